@@ -1,0 +1,81 @@
+//! One address type for both families, so that IPv6 changes no map and no event.
+//!
+//! Deliberately absent: text. Userspace prints through `core::net`.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// An IP address as 16 bytes in network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2).
+///
+/// `Ord` compares the bytes, which is RFC 9568 6.4.3's "greater than (unsigned, network byte
+/// order)" within one family.
+#[repr(transparent)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// `::`, "none yet".
+    pub const UNSPECIFIED: Self = Self([0; 16]);
+
+    /// The v4-mapped form of four bytes in network byte order.
+    #[inline(always)]
+    pub const fn from_ipv4(bytes: [u8; 4]) -> Self {
+        let [a, b, c, d] = bytes;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// Whether this is `::`.
+    #[inline(always)]
+    pub fn is_unspecified(&self) -> bool {
+        *self == Self::UNSPECIFIED
+    }
+
+    /// The address as the standard library has it; v4-mapped becomes IPv4.
+    pub fn to_ip(self) -> IpAddr {
+        let v6 = Ipv6Addr::from(self.0);
+        v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+    }
+}
+
+impl From<Ipv4Addr> for Address {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::from_ipv4(address.octets())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv4_is_mapped_and_comes_back() {
+        let address = Address::from(Ipv4Addr::new(192, 0, 2, 10));
+        assert_eq!(address.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10]);
+        assert_eq!(address.to_ip(), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)));
+        assert!(Address::UNSPECIFIED.is_unspecified() && !address.is_unspecified());
+    }
+
+    #[test]
+    fn order_is_unsigned_and_by_network_bytes() {
+        let lower = Address::from_ipv4([10, 0, 0, 200]);
+        let greater = Address::from_ipv4([10, 0, 1, 1]);
+        assert!(lower < greater);
+        assert!(Address::from_ipv4([127, 0, 0, 1]) < Address::from_ipv4([128, 0, 0, 1]));
+    }
+}
