@@ -27,12 +27,13 @@ pub const fn lease_until_ns(before_send_ns: u64, advert_interval_cs: u16) -> u64
 
 /// Whether a node may answer for its virtual addresses at `now_ns`.
 ///
-/// `lease_epoch` is the `heard_epoch` that the controller knew when it claimed. The kernel
-/// raises `heard_epoch` at each advert that beats this node, so a claim made in ignorance of one,
-/// and a renewal after one, are both void without anybody having to take them back.
+/// `last_superior_ns` is when the kernel last heard an advert that beats this node, and
+/// `claimed_after_ns` is what that was when the controller claimed. While they differ, a claim made
+/// in ignorance of such an advert, and a renewal after one, are void without anybody having to take
+/// them back.
 #[inline(always)]
-pub const fn is_live(now_ns: u64, lease_until_ns: u64, lease_epoch: u64, heard_epoch: u64) -> bool {
-    now_ns < lease_until_ns && lease_epoch == heard_epoch
+pub const fn is_live(now_ns: u64, lease_until_ns: u64, claimed_after_ns: u64, last_superior_ns: u64) -> bool {
+    now_ns < lease_until_ns && claimed_after_ns == last_superior_ns
 }
 
 /// Whether a peer's advert deposes this node: RFC 9568 6.4.3, priority greater, or equal and the

@@ -41,8 +41,8 @@ pub struct Lease {
     /// CLOCK_BOOTTIME nanoseconds; at and after it the node is silent. 0: none. The store to this
     /// word is what takes or gives up all of the router's addresses.
     pub until_ns: u64,
-    /// [`Heard::epoch`] as it was before the decision to claim.
-    pub epoch: u64,
+    /// [`Heard::last_superior_ns`] as it was before the decision to claim.
+    pub claimed_after_ns: u64,
 }
 
 /// Which bytes a version 3 advert's checksum covers.
@@ -62,8 +62,9 @@ pub enum ChecksumForm {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Heard {
-    /// Raised by one at each advert that beats this node. A lease of another epoch is dead.
-    pub epoch: u64,
+    /// When an advert that beats this node last came, CLOCK_BOOTTIME nanoseconds; 0: never. A
+    /// lease that was claimed after another one than this is dead.
+    pub last_superior_ns: u64,
     /// When the last valid advert came, CLOCK_BOOTTIME nanoseconds; 0: never.
     pub last_advert_ns: u64,
     /// When the last event was put into the ring for this router.
@@ -161,9 +162,9 @@ pub struct VirtualRouter {
     pub _pad: u64,
 }
 
-pin_layout!(Lease, size = 16, align = 8, fields = [until_ns: u64, epoch: u64]);
+pin_layout!(Lease, size = 16, align = 8, fields = [until_ns: u64, claimed_after_ns: u64]);
 pin_layout!(Heard, size = 64, align = 8, fields = [
-    epoch: u64, last_advert_ns: u64, last_event_ns: u64, adverts: u64, source: Address, address_digest: u32,
+    last_superior_ns: u64, last_advert_ns: u64, last_event_ns: u64, adverts: u64, source: Address, address_digest: u32,
     interval_cs: u16, priority: u8, checksum_form: ChecksumForm, conflicts: u64,
 ]);
 pin_layout!(Settings, size = 48, align = 4, fields = [

@@ -241,6 +241,8 @@ fn the_digest_ignores_order_and_sees_sets_with_equal_sums() {
     assert_eq!(digest(&[a, b]), digest(&[b, a]));
     assert_ne!(digest(&[a, b]), digest(&[[192, 0, 2, 11], [192, 0, 2, 12]]));
     assert_ne!(digest(&[a]), digest(&[a, a]));
+    assert_eq!(checked(&v3(), &settings_v3()).unwrap().address_digest, digest(&[a, [192, 0, 2, 11]]));
+    assert_eq!(checked(&V2, &settings_v2()).unwrap().address_digest, digest(&[a]), "without the password");
 }
 
 proptest! {

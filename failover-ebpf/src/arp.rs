@@ -1,0 +1,94 @@
+//! ARP for the virtual addresses: answered here while the lease lives, by nobody on this node
+//! when it does not, and defended against others while it does.
+//!
+//! Deliberately absent: announcing. A gratuitous ARP is the controller's to send.
+
+use failover_common::abi::{ChecksumForm, Counter, Event, EventKind};
+use failover_common::address::Address;
+use failover_common::wire::Frame;
+use failover_common::wire::arp::{ArpPacket, REPLY, REQUEST};
+use failover_common::wire::ethernet::{EthernetHeader, Link, Mac};
+
+use crate::{EVENT_GAP_NS, Kernel, OwnVip, Verdict, emit};
+
+#[inline(always)]
+pub(crate) fn handle<F: Frame + ?Sized, K: Kernel>(frame: &mut F, link: &Link, kernel: &K) -> Verdict {
+    let Some(arp) = frame.read::<ArpPacket>(link.payload) else { return Verdict::Pass };
+    let operation = arp.operation.get();
+    if !arp.is_ipv4_over_ethernet() || !(operation == REQUEST || operation == REPLY) {
+        return Verdict::Pass;
+    }
+    // Who claims an address comes first: an announcement in request form asks for nothing.
+    if let Some(own) = OwnVip::find(kernel, link.vlan, arp.sender_ip) {
+        return claimed(&arp, &own, kernel);
+    }
+    if operation == REPLY {
+        return Verdict::Pass;
+    }
+    match OwnVip::find(kernel, link.vlan, arp.target_ip) {
+        Some(own) if own.is_live => answer(frame, link, &arp, &own, kernel),
+        Some(_) => {
+            // A leftover kernel address must not answer either: the frame ends here.
+            kernel.count(Counter::ArpSilenced);
+            Verdict::Drop
+        }
+        None => Verdict::Pass,
+    }
+}
+
+/// Turns the request into its answer, in place and at the same length, tags kept.
+#[inline(always)]
+fn answer<F: Frame + ?Sized, K: Kernel>(
+    frame: &mut F,
+    link: &Link,
+    arp: &ArpPacket,
+    own: &OwnVip<K>,
+    kernel: &K,
+) -> Verdict {
+    let asked_us = link.header.destination == Mac::BROADCAST || link.header.destination == own.mac;
+    // A relayed or forged sender: the kernel's own ARP may judge it, an answer from here could
+    // only go to the wrong station.
+    if !asked_us || arp.sender_mac != link.header.source || arp.sender_mac.is_group() {
+        return Verdict::Pass;
+    }
+    let header = EthernetHeader { destination: link.header.source, source: own.mac, ..link.header };
+    if frame.write(link.payload, &arp.answer(own.mac)).is_none() || frame.write(0, &header).is_none() {
+        return Verdict::Pass;
+    }
+    kernel.count(Counter::ArpAnswered);
+    kernel.count_arp_reply(own.vip);
+    Verdict::Transmit
+}
+
+/// Somebody says that a virtual address is theirs. On a Backup that is the Active, and the
+/// kernel's neighbour table may learn it; under our live lease it is a conflict.
+#[inline(always)]
+fn claimed<K: Kernel>(arp: &ArpPacket, own: &OwnVip<K>, kernel: &K) -> Verdict {
+    if !own.is_live || arp.sender_mac == own.mac {
+        return Verdict::Pass;
+    }
+    kernel.count(Counter::ArpConflict);
+    let at_ns = kernel.now_ns();
+    kernel.count_conflict(own.router);
+    if at_ns.saturating_sub(kernel.heard(own.router).last_event_ns) < EVENT_GAP_NS {
+        kernel.count(Counter::EventSuppressed);
+        return Verdict::Drop;
+    }
+    kernel.note_event(own.router, at_ns);
+    emit(
+        kernel,
+        &Event {
+            at_ns,
+            address: Address::from_ipv4(arp.sender_ip),
+            router: own.index,
+            address_digest: 0,
+            interval_cs: 0,
+            mac: arp.sender_mac.0,
+            priority: 0,
+            checksum_form: ChecksumForm::Unknown,
+            kind: EventKind::Conflict,
+            _pad: [0; 5],
+        },
+    );
+    Verdict::Drop
+}
