@@ -1,1 +1,3 @@
-//! placeholder
+//! The controller as a library; `main.rs` is the command around it.
+
+pub mod election;

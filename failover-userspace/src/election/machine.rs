@@ -1,0 +1,408 @@
+//! The state machine: one exhaustive match over state and input, and the leaf functions it calls.
+//!
+//! Deliberately absent: anything about *how*. It cannot reach a map, a frame or a thread.
+
+use std::collections::VecDeque;
+
+use failover_common::abi;
+use failover_common::lease::{beats, lease_until_ns};
+use failover_common::wire::vrrp::{PRIORITY_OWNER, PRIORITY_RELEASE};
+
+use super::timing::{PREEMPT_HOLD_NS, active_down_ns, interval_ns, skew_ns};
+use super::{Action, HeardAdvert, Input, Parameters, Reason, Transition};
+
+/// Least time between two announcements in defence of the addresses. RFC 5227 2.4 (c) lets a host
+/// that must keep its address defend it at every conflict, but at a limited rate.
+const DEFENCE_GAP_NS: u64 = 100_000_000;
+/// Part of an interval after which a failed advert is tried again.
+const RETRY_DIVISOR: u64 = 10;
+
+/// RFC 9568 6.4's states, each with its own deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not taking part.
+    Initialize,
+    /// Taking part as soon as the interface is up.
+    Fault,
+    /// Listening.
+    Backup {
+        /// Active_Down_Timer.
+        active_down_at_ns: u64,
+        /// Active_Adver_Interval, learned.
+        active_interval_cs: u16,
+        /// From when on a lower-priority Active is preempted; `None` until one was heard.
+        preempt_at_ns: Option<u64>,
+        /// The last advert of somebody who has not given up since.
+        other: Option<HeardAdvert>,
+        /// Whether the last advert was priority 0.
+        released: bool,
+    },
+    /// Advertising.
+    Active {
+        /// Adver_Timer.
+        advertise_at_ns: u64,
+        /// How far the right to answer is.
+        claim: Claim,
+    },
+}
+
+/// An Active's way to its lease. It is only ever taken from an advert that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// Nobody else can be answering: the first advert that is sent brings the lease.
+    WithAdvert,
+    /// Somebody else may be answering: the lease comes at `at_ns`, if an advert was sent by then.
+    Hold {
+        /// When.
+        at_ns: u64,
+        /// The lease that the last sent advert stands for; 0: none sent.
+        until_ns: u64,
+    },
+    /// Ours until then.
+    Held {
+        /// When it ends.
+        until_ns: u64,
+    },
+}
+
+/// One virtual router's election. See the module for how to drive it.
+#[derive(Clone, Debug)]
+pub struct Election {
+    parameters: Parameters,
+    state: State,
+    actions: VecDeque<Action>,
+    /// Comes after all actions: nothing that matters waits for a log line.
+    report: Option<Transition>,
+    defended_at_ns: Option<u64>,
+    last_sign_ns: Option<u64>,
+}
+
+impl Election {
+    /// A virtual router in Initialize.
+    pub fn new(parameters: Parameters) -> Self {
+        Self {
+            parameters,
+            state: State::Initialize,
+            actions: VecDeque::new(),
+            report: None,
+            defended_at_ns: None,
+            last_sign_ns: None,
+        }
+    }
+
+    /// The state, as people and maps know it.
+    pub fn state(&self) -> abi::State {
+        match self.state {
+            State::Initialize => abi::State::Initialize,
+            State::Fault => abi::State::Fault,
+            State::Backup { .. } => abi::State::Backup,
+            State::Active { .. } => abi::State::Active,
+        }
+    }
+
+    /// The parameters, for the driver.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Changes the address that breaks ties and that adverts come from.
+    pub fn set_own_address(&mut self, own_address: failover_common::address::Address) {
+        self.parameters.own_address = own_address;
+    }
+
+    /// When [`Self::handle_timeout`] has something to do; `None`: not by time alone.
+    pub fn next_deadline(&self) -> Option<u64> {
+        match self.state {
+            State::Initialize | State::Fault => None,
+            State::Backup { active_down_at_ns, .. } => Some(active_down_at_ns),
+            State::Active { advertise_at_ns, claim: Claim::Hold { at_ns, .. } } => Some(advertise_at_ns.min(at_ns)),
+            State::Active { advertise_at_ns, claim: Claim::WithAdvert | Claim::Held { .. } } => Some(advertise_at_ns),
+        }
+    }
+
+    /// The next thing to do; `None` when all is done.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front().or_else(|| self.report.take().map(Action::Report))
+    }
+
+    /// One input. `now_ns` is the clock; an advert also says when it was received.
+    pub fn handle(&mut self, now_ns: u64, input: Input) {
+        match (self.state, input) {
+            (State::Initialize, Input::Startup) => self.start(now_ns, Reason::Startup),
+            (State::Fault, Input::LinkUp) => self.start(now_ns, Reason::LinkUp),
+            (State::Initialize, Input::Resume { lease_until_ns }) => self.resume(now_ns, lease_until_ns),
+            (State::Initialize, Input::LinkDown) => self.enter(State::Fault, Reason::LinkDown),
+            (State::Initialize, Input::LinkUp) | (State::Fault, Input::LinkDown) => {}
+            (State::Fault | State::Backup { .. }, Input::Shutdown) => self.enter(State::Initialize, Reason::Shutdown),
+            (State::Initialize, Input::Shutdown) => {}
+
+            (State::Backup { .. }, Input::Advert(advert)) => self.backup_hears(advert),
+            (State::Backup { .. }, Input::LinkDown) => self.enter(State::Fault, Reason::LinkDown),
+
+            (State::Active { claim, .. }, Input::Advert(advert)) => self.active_hears(now_ns, claim, advert),
+            (State::Active { claim, .. }, Input::AdvertSent { before_send_ns }) => self.sent(claim, before_send_ns),
+            (State::Active { claim, .. }, Input::AdvertFailed) => self.failed(now_ns, claim),
+            (State::Active { claim, .. }, Input::Conflict) => self.defend(now_ns, claim),
+            (State::Active { .. }, Input::LinkDown) => {
+                self.give_up();
+                self.enter(State::Fault, Reason::LinkDown);
+            }
+            (State::Active { .. }, Input::Shutdown) => self.shut_down(),
+
+            // Answers to adverts of a state that was left meanwhile, and news that change nothing.
+            (
+                State::Initialize | State::Fault | State::Backup { .. },
+                Input::AdvertSent { .. } | Input::AdvertFailed | Input::Conflict,
+            )
+            | (State::Initialize | State::Fault, Input::Advert(_))
+            | (State::Fault | State::Backup { .. } | State::Active { .. }, Input::Startup | Input::Resume { .. })
+            | (State::Backup { .. } | State::Active { .. }, Input::LinkUp) => {}
+        }
+    }
+
+    /// Time has passed. Before this, the driver feeds every advert the kernel has seen: a late
+    /// driver must not depose a healthy peer.
+    pub fn handle_timeout(&mut self, now_ns: u64) {
+        match self.state {
+            State::Backup { active_down_at_ns, .. } if now_ns >= active_down_at_ns => self.promote(now_ns),
+            State::Active { claim: Claim::Held { until_ns }, .. } if now_ns >= until_ns => self.lapse(now_ns),
+            State::Active { advertise_at_ns, claim } => {
+                if let Claim::Hold { at_ns, until_ns } = claim
+                    && now_ns >= at_ns
+                {
+                    self.end_hold(now_ns, advertise_at_ns, until_ns);
+                }
+                if now_ns >= advertise_at_ns {
+                    self.advertise(now_ns);
+                }
+            }
+            State::Initialize | State::Fault | State::Backup { .. } => {}
+        }
+    }
+
+    /// RFC 9568 6.4.1.
+    fn start(&mut self, now_ns: u64, reason: Reason) {
+        if self.parameters.priority == PRIORITY_OWNER {
+            // Nothing is known of the others yet, so the hold applies.
+            let claim = Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 };
+            self.become_active(now_ns, claim, Reason::Owner);
+            return;
+        }
+        let active_interval_cs = self.parameters.advert_interval_cs;
+        self.enter(
+            State::Backup {
+                active_down_at_ns: now_ns + self.active_down_ns(active_interval_cs),
+                active_interval_cs,
+                preempt_at_ns: None,
+                other: None,
+                released: false,
+            },
+            reason,
+        );
+    }
+
+    fn resume(&mut self, now_ns: u64, until_ns: u64) {
+        self.last_sign_ns = Some(now_ns);
+        self.enter(State::Active { advertise_at_ns: now_ns, claim: Claim::Held { until_ns } }, Reason::Resumed);
+        self.actions.push_back(Action::TakeAddresses);
+    }
+
+    /// RFC 9568 6.4.2, "If an ADVERTISEMENT is received".
+    fn backup_hears(&mut self, advert: HeardAdvert) {
+        let State::Backup { active_down_at_ns, active_interval_cs, preempt_at_ns, other, released } = &mut self.state
+        else {
+            return;
+        };
+        let parameters = &self.parameters;
+        self.last_sign_ns = self.last_sign_ns.max(Some(advert.received_at_ns));
+        if advert.priority == PRIORITY_RELEASE {
+            let skew_ns = skew_ns(parameters.version, parameters.priority, *active_interval_cs);
+            *active_down_at_ns = advert.received_at_ns + skew_ns;
+            (*other, *released) = (None, true);
+            return;
+        }
+        (*other, *released) = (Some(advert), false);
+        let is_lower = advert.priority < parameters.priority;
+        if is_lower && parameters.preempt {
+            let preempt_at_ns =
+                *preempt_at_ns.get_or_insert(advert.received_at_ns.saturating_add(parameters.preempt_delay_ns));
+            if advert.received_at_ns >= preempt_at_ns {
+                // Discarded: the timer runs on and this node takes over when it fires.
+                return;
+            }
+        } else {
+            *preempt_at_ns = None;
+        }
+        *active_interval_cs = advert.interval_cs;
+        *active_down_at_ns =
+            advert.received_at_ns + active_down_ns(parameters.version, parameters.priority, advert.interval_cs);
+    }
+
+    /// RFC 9568 6.4.2, "If the Active_Down_Timer fires".
+    fn promote(&mut self, now_ns: u64) {
+        let State::Backup { other, released, .. } = self.state else { return };
+        let alive = other.filter(|other| now_ns < other.received_at_ns + self.active_down_ns(other.interval_cs));
+        if alive.is_some() {
+            // It may be answering: it must hear us first (ARCHITECTURE.md, invariant 5).
+            let claim = Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 };
+            self.become_active(now_ns, claim, Reason::Preempting);
+        } else {
+            let reason = if released { Reason::Released } else { Reason::Silence };
+            self.become_active(now_ns, Claim::WithAdvert, reason);
+        }
+    }
+
+    fn become_active(&mut self, now_ns: u64, claim: Claim, reason: Reason) {
+        self.enter(State::Active { advertise_at_ns: now_ns, claim }, reason);
+        self.advertise(now_ns);
+    }
+
+    /// RFC 9568 6.4.3, "If an ADVERTISEMENT is received".
+    fn active_hears(&mut self, now_ns: u64, claim: Claim, advert: HeardAdvert) {
+        let parameters = &self.parameters;
+        if advert.priority == PRIORITY_RELEASE {
+            self.advertise(now_ns);
+            return;
+        }
+        if beats(advert.priority, &advert.source, parameters.priority, &parameters.own_address) {
+            let reason = Reason::Superior { source: advert.source, priority: advert.priority };
+            self.step_back(advert, reason);
+            return;
+        }
+        // Ours: who was stalled past its own lease is no Active any more. The other took over by
+        // the rules, and is left to serve until Backup's rules say otherwise.
+        if let Claim::Held { until_ns } = claim
+            && advert.received_at_ns >= until_ns
+        {
+            self.step_back(advert, Reason::LapsedToOther { source: advert.source });
+            return;
+        }
+        // RFC 9568 6.4.3: a losing router is told at once.
+        self.defend(now_ns, claim);
+    }
+
+    fn defend(&mut self, now_ns: u64, claim: Claim) {
+        self.advertise(now_ns);
+        let Claim::Held { .. } = claim else { return };
+        if self.defended_at_ns.is_none_or(|at_ns| now_ns >= at_ns + DEFENCE_GAP_NS) {
+            self.defended_at_ns = Some(now_ns);
+            self.actions.push_back(Action::Announce);
+        }
+    }
+
+    /// An Active that has to listen again.
+    fn step_back(&mut self, advert: HeardAdvert, reason: Reason) {
+        self.give_up();
+        self.last_sign_ns = Some(advert.received_at_ns);
+        let own_interval_cs = self.parameters.advert_interval_cs;
+        self.enter(
+            State::Backup {
+                active_down_at_ns: advert.received_at_ns + self.active_down_ns(own_interval_cs),
+                active_interval_cs: own_interval_cs,
+                preempt_at_ns: None,
+                other: Some(advert),
+                released: false,
+            },
+            reason,
+        );
+        self.backup_hears(advert);
+    }
+
+    fn advertise(&mut self, now_ns: u64) {
+        let interval_ns = interval_ns(self.parameters.advert_interval_cs);
+        if let State::Active { advertise_at_ns, .. } = &mut self.state {
+            *advertise_at_ns = now_ns + interval_ns;
+            self.actions.push_back(Action::SendAdvert { priority: self.parameters.priority });
+        }
+    }
+
+    /// An advert went out: what it is worth depends on how far the claim is.
+    fn sent(&mut self, before: Claim, before_send_ns: u64) {
+        let until_ns = lease_until_ns(before_send_ns, self.parameters.advert_interval_cs);
+        let after = match before {
+            Claim::WithAdvert => Claim::Held { until_ns },
+            Claim::Hold { at_ns, .. } => Claim::Hold { at_ns, until_ns },
+            // It ran out between the decision to send and the send.
+            Claim::Held { until_ns: old_ns } if before_send_ns >= old_ns => {
+                Claim::Hold { at_ns: before_send_ns + PREEMPT_HOLD_NS, until_ns }
+            }
+            Claim::Held { .. } => Claim::Held { until_ns },
+        };
+        self.set_claim(after);
+        if let Claim::Held { until_ns } = after {
+            self.last_sign_ns = Some(before_send_ns);
+            self.actions.push_back(Action::SetLease { until_ns });
+            if before == Claim::WithAdvert {
+                self.actions.push_back(Action::TakeAddresses);
+            }
+        }
+    }
+
+    /// An advert did not go out: no lease comes of it, and it is tried again soon.
+    fn failed(&mut self, now_ns: u64, claim: Claim) {
+        let retry_ns = interval_ns(self.parameters.advert_interval_cs) / RETRY_DIVISOR;
+        if claim == Claim::WithAdvert {
+            // By the time one does go out, another router may have taken over.
+            self.set_claim(Claim::Hold { at_ns: now_ns + retry_ns + PREEMPT_HOLD_NS, until_ns: 0 });
+        }
+        if let State::Active { advertise_at_ns, .. } = &mut self.state {
+            *advertise_at_ns = now_ns + retry_ns;
+        }
+    }
+
+    /// The other had its time to hear us.
+    fn end_hold(&mut self, now_ns: u64, advertise_at_ns: u64, until_ns: u64) {
+        if now_ns < until_ns {
+            self.set_claim(Claim::Held { until_ns });
+            self.last_sign_ns = Some(now_ns);
+            self.actions.push_back(Action::SetLease { until_ns });
+            self.actions.push_back(Action::TakeAddresses);
+        } else {
+            // Nothing was sent, or too long ago: the next advert starts the hold again.
+            self.set_claim(Claim::Hold { at_ns: advertise_at_ns.max(now_ns) + PREEMPT_HOLD_NS, until_ns: 0 });
+        }
+    }
+
+    /// The lease ran out before it was renewed, and no advert since says that another serves. One
+    /// may be about to: so this node asks first and answers later.
+    fn lapse(&mut self, now_ns: u64) {
+        self.actions.push_back(Action::SetLease { until_ns: 0 });
+        self.set_claim(Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 });
+        self.report(abi::State::Active, Reason::Lapsed);
+        self.advertise(now_ns);
+    }
+
+    fn set_claim(&mut self, to: Claim) {
+        if let State::Active { claim, .. } = &mut self.state {
+            *claim = to;
+        }
+    }
+
+    /// RFC 9568 6.4.3, Shutdown: silent first, then the word, then the addresses.
+    fn shut_down(&mut self) {
+        self.actions.push_back(Action::SetLease { until_ns: 0 });
+        self.actions.push_back(Action::SendAdvert { priority: PRIORITY_RELEASE });
+        self.actions.push_back(Action::DropAddresses);
+        self.enter(State::Initialize, Reason::Shutdown);
+    }
+
+    fn give_up(&mut self) {
+        self.actions.push_back(Action::SetLease { until_ns: 0 });
+        self.actions.push_back(Action::DropAddresses);
+    }
+
+    fn enter(&mut self, state: State, reason: Reason) {
+        let from = self.state();
+        self.state = state;
+        self.report(from, reason);
+    }
+
+    fn report(&mut self, from: abi::State, reason: Reason) {
+        let to = self.state();
+        self.report = Some(Transition { from, to, reason, last_sign_ns: self.last_sign_ns });
+    }
+
+    fn active_down_ns(&self, interval_cs: u16) -> u64 {
+        active_down_ns(self.parameters.version, self.parameters.priority, interval_cs)
+    }
+}
