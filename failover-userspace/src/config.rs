@@ -251,11 +251,7 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
     let problem = |line, message| {
         let file = path.to_owned();
-        vec![Problem {
-            file,
-            line,
-            message,
-        }]
+        vec![Problem { file, line, message }]
     };
     let bytes = read(path).map_err(|error| problem(0, format!("cannot be read: {error}")))?;
     let text = str::from_utf8(&bytes).map_err(|error| {
@@ -271,8 +267,7 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path)?;
-    file.take(FILE_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -299,11 +294,7 @@ pub fn parse(file: &Path, text: &str, host_name: &str) -> Result<Config, Vec<Pro
     let raw = raw::Document::read(document.get_ref(), &mut report);
     let config = validate::config(raw, host_name, &mut report);
     let problems = report.into_problems();
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
 #[cfg(test)]

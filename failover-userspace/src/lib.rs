@@ -1,4 +1,20 @@
 //! The controller as a library; `main.rs` is the command around it.
+//!
+//! Dependencies inside: `main` -> `controller` -> {`router`, `host`, `dataplane`} -> `election`,
+//! which points nowhere but to `failover-common`.
 
+pub mod cli;
+mod clock;
 pub mod config;
+pub mod controller;
+pub mod dataplane;
 pub mod election;
+mod host;
+mod interface;
+mod packet;
+mod plan;
+mod readable;
+mod realtime;
+mod router;
+pub mod status;
+pub mod unload;

@@ -1,3 +1,114 @@
-//! placeholder
+//! The command `failover`: parses, calls the library, maps errors to exit codes.
+//!
+//! Exit codes: 0 done; 1 failed; 2 the configuration or the command line is wrong; 3 nothing is
+//! loaded.
 
-fn main() {}
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use failover_userspace::cli::{Cli, Command, LogFormat};
+use failover_userspace::config::{self, Problem};
+use failover_userspace::controller::{self, Problems};
+use failover_userspace::dataplane::maps;
+use failover_userspace::status::Status;
+use failover_userspace::unload::{self, Outcome};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+const EXIT_CONFIG: u8 = 2;
+const EXIT_NOT_LOADED: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let logging = start_logging(&cli);
+    let result = match &cli.command {
+        Command::Run(file) => run(&file.config),
+        Command::Check(file) => check(&file.config),
+        Command::Status { json, pins } => status(&pins.pin_path, *json),
+        Command::Unload(pins) => unload(&pins.pin_path),
+    };
+    drop(logging);
+    result.unwrap_or_else(|error| {
+        let is_config = error.is::<Problems>() || error.is::<Problem>();
+        if is_config {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+        eprintln!("failover: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Logs to stderr through a thread of their own: whoever reads them slowly stalls nobody.
+fn start_logging(cli: &Cli) -> Option<WorkerGuard> {
+    let (writer, guard): (NonBlocking, WorkerGuard) = tracing_appender::non_blocking(io::stderr());
+    let filter = match &cli.log {
+        Some(log) => EnvFilter::new(log),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
+    let installed = match cli.log_format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    installed.ok().map(|()| guard)
+}
+
+fn load(file: &Path) -> Result<config::Config> {
+    Ok(config::load(file).map_err(Problems)?)
+}
+
+fn run(file: &Path) -> Result<ExitCode> {
+    controller::run(file, load(file)?, stop_signal())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop_signal() -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return "signals cannot be caught";
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+fn check(file: &Path) -> Result<ExitCode> {
+    print(&load(file)?.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(pin_path: &Path, json: bool) -> Result<ExitCode> {
+    if !maps::is_loaded(pin_path) {
+        eprintln!("failover: nothing is loaded at {}", pin_path.display());
+        return Ok(ExitCode::from(EXIT_NOT_LOADED));
+    }
+    let status = Status::read(pin_path)?;
+    if json {
+        print(&format!("{}\n", status.json()))?
+    } else {
+        print(&status.table())?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unload(pin_path: &Path) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(unload::unload(pin_path))? {
+        Outcome::Nothing => print(&format!("nothing is loaded at {}\n", pin_path.display()))?,
+        Outcome::Unloaded(addresses) => {
+            print(&format!("unloaded {}, {addresses} address(es) taken off\n", pin_path.display()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to stdout; a reader that went away is an error and not a panic.
+fn print(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("writing to stdout")
+}

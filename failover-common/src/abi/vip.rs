@@ -19,14 +19,15 @@ pub struct VipKey {
     pub address: Address,
 }
 
-/// One virtual address. `router` is written when it is configured, the rest by the XDP program.
+/// One virtual address. `router` and `is_own` are written when it is configured, the rest by the
+/// XDP program.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Vip {
     /// Index of its virtual router.
     pub router: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// 1: the interface's own address (the router is its owner), never put on or taken off it.
+    pub is_own: u32,
     /// ARP requests and probes answered.
     pub arp_replies: u64,
     /// TCP segments answered with a reset.
@@ -36,4 +37,4 @@ pub struct Vip {
 }
 
 pin_layout!(VipKey, size = 24, align = 4, fields = [ifindex: u32, vlan: u32, address: Address]);
-pin_layout!(Vip, size = 32, align = 8, fields = [router: u32, _pad: u32, arp_replies: u64, resets: u64, fenced: u64]);
+pin_layout!(Vip, size = 32, align = 8, fields = [router: u32, is_own: u32, arp_replies: u64, resets: u64, fenced: u64]);

@@ -18,16 +18,10 @@ pub(super) fn parse(text: &str) -> Result<Ipv4Net, String> {
     }
     // The standard parser refuses leading zeros, which other tools read as octal.
     let address: Option<Ipv4Addr> = address.parse().ok();
-    let net = address
-        .zip(prefix_length(length))
-        .and_then(|(address, length)| Ipv4Net::new(address, length).ok());
-    let net = net.ok_or(
-        r#"is not an IPv4 address with a prefix length of 1 to 32, such as "192.0.2.10/24""#,
-    )?;
+    let net = address.zip(prefix_length(length)).and_then(|(address, length)| Ipv4Net::new(address, length).ok());
+    let net = net.ok_or(r#"is not an IPv4 address with a prefix length of 1 to 32, such as "192.0.2.10/24""#)?;
     match kind_no_host_has(net) {
-        Some(kind) => Err(format!(
-            "is {kind}: a virtual address is one that a host can have"
-        )),
+        Some(kind) => Err(format!("is {kind}: a virtual address is one that a host can have")),
         None => Ok(net),
     }
 }

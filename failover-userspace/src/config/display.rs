@@ -40,11 +40,7 @@ impl fmt::Display for VirtualRouter {
             Version::V3 => 3,
         };
         let advert_interval = Duration::from_millis(u64::from(self.advert_interval_cs) * 10);
-        let addresses: Vec<_> = self
-            .addresses
-            .iter()
-            .map(|address| text(&address.to_string()))
-            .collect();
+        let addresses: Vec<_> = self.addresses.iter().map(|address| text(&address.to_string())).collect();
         writeln!(f, "[[virtual_router]]")?;
         writeln!(f, "name = {}", text(&self.name))?;
         writeln!(f, "interface = {}", text(&self.interface))?;
@@ -67,17 +63,8 @@ impl fmt::Display for VirtualRouter {
 
 impl fmt::Display for Announce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            count,
-            interval,
-            refresh,
-        } = self;
-        write!(
-            f,
-            "{{ count = {count}, interval = {}, refresh = {} }}",
-            duration(*interval),
-            duration(*refresh)
-        )
+        let Self { count, interval, refresh } = self;
+        write!(f, "{{ count = {count}, interval = {}, refresh = {} }}", duration(*interval), duration(*refresh))
     }
 }
 

@@ -21,10 +21,7 @@ struct Level {
 ///
 /// On broken text this errs towards too deep: a bracket counts until its own kind closes it.
 pub(super) fn too_deep(text: &str) -> Option<usize> {
-    let outside = Level {
-        closed_by: TokenKind::Eof,
-        dots: 0,
-    };
+    let outside = Level { closed_by: TokenKind::Eof, dots: 0 };
     let mut levels = vec![outside];
     // A bracket that begins a line outside of all others is a table header: it holds no value.
     let mut header = true;
@@ -42,14 +39,8 @@ pub(super) fn too_deep(text: &str) -> Option<usize> {
             TokenKind::LeftSquareBracket if header => continue,
             TokenKind::Comma if nested => innermost.dots = 0,
             TokenKind::Dot => innermost.dots += 1,
-            TokenKind::LeftSquareBracket => levels.push(Level {
-                closed_by: TokenKind::RightSquareBracket,
-                dots: 0,
-            }),
-            TokenKind::LeftCurlyBracket => levels.push(Level {
-                closed_by: TokenKind::RightCurlyBracket,
-                dots: 0,
-            }),
+            TokenKind::LeftSquareBracket => levels.push(Level { closed_by: TokenKind::RightSquareBracket, dots: 0 }),
+            TokenKind::LeftCurlyBracket => levels.push(Level { closed_by: TokenKind::RightCurlyBracket, dots: 0 }),
             kind if nested && kind == innermost.closed_by => drop(levels.pop()),
             _ => {}
         }

@@ -69,30 +69,20 @@ pub(super) struct StaleConnections<'a> {
 impl<'a> Document<'a> {
     pub(super) fn read(entries: &'a DeTable<'a>, report: &mut Report) -> Self {
         let root = Section::root(entries);
-        root.refuse_unknown(
-            "at the top level",
-            &[keys::NODE, keys::DATA_PLANE, keys::VIRTUAL_ROUTER],
-            report,
-        );
+        root.refuse_unknown("at the top level", &[keys::NODE, keys::DATA_PLANE, keys::VIRTUAL_ROUTER], report);
         let node = root.section(&keys::NODE, report);
         let data_plane = root.section(&keys::DATA_PLANE, report);
         let virtual_routers = match root.sections(&keys::VIRTUAL_ROUTER, report) {
             Setting::Absent => Setting::Absent,
             Setting::Refused => Setting::Refused,
             Setting::Given(sections, span) => {
-                let tables = sections
-                    .iter()
-                    .map(|section| VirtualRouter::read(section, report));
+                let tables = sections.iter().map(|section| VirtualRouter::read(section, report));
                 Setting::Given(tables.collect(), span)
             }
         };
         Self {
-            node: node
-                .map(|section| Node::read(&section, report))
-                .unwrap_or_default(),
-            data_plane: data_plane
-                .map(|section| DataPlane::read(&section, report))
-                .unwrap_or_default(),
+            node: node.map(|section| Node::read(&section, report)).unwrap_or_default(),
+            data_plane: data_plane.map(|section| DataPlane::read(&section, report)).unwrap_or_default(),
             virtual_routers,
         }
     }
@@ -100,11 +90,7 @@ impl<'a> Document<'a> {
 
 impl<'a> Node<'a> {
     fn read(section: &Section<'a>, report: &mut Report) -> Self {
-        section.refuse_unknown(
-            "in [node]",
-            &[keys::NODE_NAME, keys::REALTIME_PRIORITY],
-            report,
-        );
+        section.refuse_unknown("in [node]", &[keys::NODE_NAME, keys::REALTIME_PRIORITY], report);
         Self {
             at: section.at(),
             name: section.text(&keys::NODE_NAME, report),
@@ -116,10 +102,7 @@ impl<'a> Node<'a> {
 impl<'a> DataPlane<'a> {
     fn read(section: &Section<'a>, report: &mut Report) -> Self {
         section.refuse_unknown("in [data_plane]", &[keys::PIN_PATH, keys::XDP_MODE], report);
-        Self {
-            pin_path: section.text(&keys::PIN_PATH, report),
-            xdp_mode: section.text(&keys::XDP_MODE, report),
-        }
+        Self { pin_path: section.text(&keys::PIN_PATH, report), xdp_mode: section.text(&keys::XDP_MODE, report) }
     }
 }
 
@@ -160,9 +143,7 @@ impl<'a> VirtualRouter<'a> {
             accept: section.truth(&keys::ACCEPT, report),
             password: section.text(&keys::PASSWORD, report),
             checksum: section.text(&keys::CHECKSUM, report),
-            announce: announce
-                .map(|section| Announce::read(&section, report))
-                .unwrap_or_default(),
+            announce: announce.map(|section| Announce::read(&section, report)).unwrap_or_default(),
             stale_connections: stale_connections
                 .map(|section| StaleConnections::read(&section, report))
                 .unwrap_or_default(),
@@ -172,11 +153,7 @@ impl<'a> VirtualRouter<'a> {
 
 impl<'a> Announce<'a> {
     fn read(section: &Section<'a>, report: &mut Report) -> Self {
-        section.refuse_unknown(
-            "in announce",
-            &[keys::COUNT, keys::INTERVAL, keys::REFRESH],
-            report,
-        );
+        section.refuse_unknown("in announce", &[keys::COUNT, keys::INTERVAL, keys::REFRESH], report);
         Self {
             count: section.number(&keys::COUNT, report),
             interval: section.text(&keys::INTERVAL, report),
@@ -187,13 +164,7 @@ impl<'a> Announce<'a> {
 
 impl<'a> StaleConnections<'a> {
     fn read(section: &Section<'a>, report: &mut Report) -> Self {
-        section.refuse_unknown(
-            "in [virtual_router.stale_connections]",
-            &[keys::ACTION],
-            report,
-        );
-        Self {
-            action: section.text(&keys::ACTION, report),
-        }
+        section.refuse_unknown("in [virtual_router.stale_connections]", &[keys::ACTION], report);
+        Self { action: section.text(&keys::ACTION, report) }
     }
 }

@@ -25,16 +25,8 @@ impl<'t> Report<'t> {
     pub(super) fn new(file: &'t Path, text: &'t str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(offset, _)| offset + 1);
         // The newline that ends the text begins no line.
-        let line_starts = std::iter::once(0)
-            .chain(after_newlines.filter(|start| *start < text.len()))
-            .collect();
-        Self {
-            file,
-            text,
-            line_starts,
-            broken_at: None,
-            problems: Vec::new(),
-        }
+        let line_starts = std::iter::once(0).chain(after_newlines.filter(|start| *start < text.len())).collect();
+        Self { file, text, line_starts, broken_at: None, problems: Vec::new() }
     }
 
     /// The 1-based line of a byte offset.
@@ -44,10 +36,7 @@ impl<'t> Report<'t> {
 
     /// Reports the parser's errors, one a line: the ones behind it are its echoes.
     pub(super) fn syntax(&mut self, errors: &[toml::de::Error]) {
-        let mut errors: Vec<_> = errors
-            .iter()
-            .map(|error| (error.span().unwrap_or(0..0), error.message()))
-            .collect();
+        let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
         errors.sort_by_key(|(span, _)| span.start);
         let mut line_before = 0;
         for (span, message) in errors {
@@ -79,8 +68,7 @@ impl<'t> Report<'t> {
     /// The parser's stand-in for a value that is not there begins where no value can: at 0.
     pub(super) fn doubts(&self, span: &Range<usize>) -> bool {
         let stand_in = *span == (0..0);
-        self.broken_at
-            .is_some_and(|broken| stand_in || self.line(span.end) >= broken)
+        self.broken_at.is_some_and(|broken| stand_in || self.line(span.end) >= broken)
     }
 
     /// Reports that something is missing, unless a syntax error may have hidden it.
@@ -119,10 +107,6 @@ impl<'t> Report<'t> {
     }
 
     fn push(&mut self, line: usize, message: String) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            line,
-            message,
-        });
+        self.problems.push(Problem { file: self.file.to_owned(), line, message });
     }
 }

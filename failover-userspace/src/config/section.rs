@@ -33,13 +33,7 @@ impl<'a> Section<'a> {
         for (key, _) in self.entries {
             if !names.contains(&key.get_ref().as_ref()) {
                 let unknown = report.quoted(&key.span());
-                report.at(
-                    key.span().start,
-                    format!(
-                        "unknown key {unknown} {place}: allowed are {}",
-                        names.join(", ")
-                    ),
-                );
+                report.at(key.span().start, format!("unknown key {unknown} {place}: allowed are {}", names.join(", ")));
             }
         }
     }
@@ -63,21 +57,14 @@ impl<'a> Section<'a> {
     }
 
     /// An array, its elements as they come.
-    pub(super) fn list(
-        &self,
-        key: &Key,
-        report: &mut Report,
-    ) -> Setting<&'a [Spanned<DeValue<'a>>]> {
+    pub(super) fn list(&self, key: &Key, report: &mut Report) -> Setting<&'a [Spanned<DeValue<'a>>]> {
         self.read(key, report, |value| value.as_array().map(|array| &**array))
     }
 
     /// An inner table.
     pub(super) fn section(&self, key: &Key, report: &mut Report) -> Option<Section<'a>> {
         match self.read(key, report, DeValue::as_table) {
-            Setting::Given(entries, span) => Some(Section {
-                at: span.start,
-                entries,
-            }),
+            Setting::Given(entries, span) => Some(Section { at: span.start, entries }),
             Setting::Absent | Setting::Refused => None,
         }
     }
@@ -89,10 +76,7 @@ impl<'a> Section<'a> {
             let mut sections = Vec::new();
             for element in elements {
                 match element.get_ref().as_table() {
-                    Some(entries) => sections.push(Section {
-                        at: element.span().start,
-                        entries,
-                    }),
+                    Some(entries) => sections.push(Section { at: element.span().start, entries }),
                     None => report.at(element.span().start, key.must_be(&found(element, report))),
                 }
             }

@@ -19,19 +19,11 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) const fn new(path: &'static str, allowed: &'static str) -> Self {
-        Self {
-            path,
-            allowed,
-            secret: false,
-        }
+        Self { path, allowed, secret: false }
     }
 
     pub(super) const fn secret(path: &'static str, allowed: &'static str) -> Self {
-        Self {
-            path,
-            allowed,
-            secret: true,
-        }
+        Self { path, allowed, secret: true }
     }
 
     /// As the file writes it.
@@ -67,15 +59,8 @@ pub(super) enum Setting<T> {
 
 impl<T> Setting<T> {
     /// Converts the value, or reports that it is not what `key` allows.
-    pub(super) fn convert<U>(
-        self,
-        key: &Key,
-        report: &mut Report,
-        convert: impl FnOnce(T) -> Option<U>,
-    ) -> Setting<U> {
-        self.and_then(report, |value, report, span| {
-            convert(value).ok_or_else(|| key.must_be(&report.quoted(span)))
-        })
+    pub(super) fn convert<U>(self, key: &Key, report: &mut Report, convert: impl FnOnce(T) -> Option<U>) -> Setting<U> {
+        self.and_then(report, |value, report, span| convert(value).ok_or_else(|| key.must_be(&report.quoted(span))))
     }
 
     /// Converts the value, or reports the message that `convert` gives instead.

@@ -55,21 +55,14 @@ fn minimal_router() -> VirtualRouter {
         accept: true,
         password: None,
         checksum: ChecksumForm::Auto,
-        announce: Announce {
-            count: 5,
-            interval: Duration::from_millis(100),
-            refresh: Duration::ZERO,
-        },
+        announce: Announce { count: 5, interval: Duration::from_millis(100), refresh: Duration::ZERO },
         line: 1,
     }
 }
 
 #[test]
 fn the_documented_example_loads() {
-    let web = VirtualRouter {
-        priority: 150,
-        ..minimal_router()
-    };
+    let web = VirtualRouter { priority: 150, ..minimal_router() };
     let old = VirtualRouter {
         name: "old".to_owned(),
         interface: "eth1".to_owned(),
@@ -80,45 +73,25 @@ fn the_documented_example_loads() {
         preempt: false,
         accept: false,
         password: Some(*b"1111\0\0\0\0"),
-        announce: Announce {
-            count: 3,
-            interval: Duration::ZERO,
-            refresh: Duration::from_secs(60),
-        },
+        announce: Announce { count: 3, interval: Duration::ZERO, refresh: Duration::from_secs(60) },
         ..minimal_router()
     };
     let config = accepted(FULL);
     let expected = Config {
-        node: Node {
-            name: "edge-a".to_owned(),
-            realtime_priority: 0,
-        },
-        data_plane: DataPlane {
-            pin_path: PathBuf::from("/sys/fs/bpf/failover"),
-            xdp_mode: XdpMode::Auto,
-        },
+        node: Node { name: "edge-a".to_owned(), realtime_priority: 0 },
+        data_plane: DataPlane { pin_path: PathBuf::from("/sys/fs/bpf/failover"), xdp_mode: XdpMode::Auto },
         virtual_routers: vec![web, old],
     };
     assert_eq!(config, expected);
-    let lines: Vec<_> = config
-        .virtual_routers
-        .iter()
-        .map(|router| router.line)
-        .collect();
+    let lines: Vec<_> = config.virtual_routers.iter().map(|router| router.line).collect();
     assert_eq!(lines, [9, 26]);
 }
 
 #[test]
 fn what_is_left_out_has_its_default() {
     let expected = Config {
-        node: Node {
-            name: "host-name".to_owned(),
-            realtime_priority: 0,
-        },
-        data_plane: DataPlane {
-            pin_path: PathBuf::from("/sys/fs/bpf/failover"),
-            xdp_mode: XdpMode::Auto,
-        },
+        node: Node { name: "host-name".to_owned(), realtime_priority: 0 },
+        data_plane: DataPlane { pin_path: PathBuf::from("/sys/fs/bpf/failover"), xdp_mode: XdpMode::Auto },
         virtual_routers: vec![minimal_router()],
     };
     assert_eq!(accepted(MINIMAL), expected);
@@ -161,10 +134,7 @@ fn every_bound_is_allowed_itself() {
         ("192.0.2.10/24", "192.0.2.255/31"),
         ("192.0.2.10/24", "192.0.2.1/30"),
         ("192.0.2.10/24", "10.0.0.1/1"),
-        (
-            "[[virtual_router]]",
-            "[node]\nrealtime_priority = 99\n[[virtual_router]]",
-        ),
+        ("[[virtual_router]]", "[node]\nrealtime_priority = 99\n[[virtual_router]]"),
     ] {
         accepted(&MINIMAL.replace(from, to));
     }
@@ -183,13 +153,8 @@ fn intervals_are_exact_in_centiseconds() {
         ("version = 2", "255s", 25_500),
     ];
     for (version, interval, expected) in cases {
-        let config = accepted(&format!(
-            "{MINIMAL}{version}\nadvert_interval = \"{interval}\"\n"
-        ));
-        assert_eq!(
-            config.virtual_routers[0].advert_interval_cs, expected,
-            "{version}, {interval}"
-        );
+        let config = accepted(&format!("{MINIMAL}{version}\nadvert_interval = \"{interval}\"\n"));
+        assert_eq!(config.virtual_routers[0].advert_interval_cs, expected, "{version}, {interval}");
     }
 }
 
@@ -245,58 +210,29 @@ fn a_file_is_loaded_with_this_hosts_name() {
     std::fs::remove_file(&path).expect("the same directory");
 
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("procfs");
-    assert_eq!(
-        loaded.map(|config| config.node.name),
-        Ok(host_name.trim_end().to_owned())
-    );
-    let shown =
-        |result: Result<Config, Vec<Problem>>| result.map_err(|problems| problems[0].to_string());
-    assert_eq!(
-        shown(not_utf8),
-        Err(format!(
-            "{}:1: not UTF-8 text: a TOML file is",
-            path.display()
-        ))
-    );
+    assert_eq!(loaded.map(|config| config.node.name), Ok(host_name.trim_end().to_owned()));
+    let shown = |result: Result<Config, Vec<Problem>>| result.map_err(|problems| problems[0].to_string());
+    assert_eq!(shown(not_utf8), Err(format!("{}:1: not UTF-8 text: a TOML file is", path.display())));
     let message = "larger than 1 MiB: a configuration is at most that";
-    assert_eq!(
-        shown(too_large),
-        Err(format!("{}: {message}", path.display()))
-    );
+    assert_eq!(shown(too_large), Err(format!("{}: {message}", path.display())));
     let message = "cannot be read: No such file or directory (os error 2)";
-    assert_eq!(
-        shown(load(&path)),
-        Err(format!("{}: {message}", path.display()))
-    );
+    assert_eq!(shown(load(&path)), Err(format!("{}: {message}", path.display())));
 }
 
 #[test]
 fn deep_nesting_does_not_overflow_the_stack() {
     let key = format!("{}a", "a.".repeat(78));
-    let deep = format!(
-        "{key} = {}1{}",
-        format!("{{{key} = ").repeat(79),
-        "}".repeat(79)
-    );
+    let deep = format!("{key} = {}1{}", format!("{{{key} = ").repeat(79), "}".repeat(79));
     // The array is dropped by the parser itself, when the header takes its place.
     let replaced = format!("x = [{{{deep}}}]\n[x]\n");
-    for text in [
-        deep,
-        replaced,
-        "[".repeat(100_000),
-        format!("x = {}", "[".repeat(100_000)),
-        "{".repeat(100_000),
-    ] {
+    for text in [deep, replaced, "[".repeat(100_000), format!("x = {}", "[".repeat(100_000)), "{".repeat(100_000)] {
         assert!(parsed(&text).is_err());
     }
 }
 
 #[test]
 fn a_duration_past_every_clock_is_refused() {
-    for duration in [
-        "18446744073709551615s 1000ms",
-        "1 8 4 4 6 7 4 4 0 7 3 7 0 9 5 5 1 6 1 5s 1000ms",
-    ] {
+    for duration in ["18446744073709551615s 1000ms", "1 8 4 4 6 7 4 4 0 7 3 7 0 9 5 5 1 6 1 5s 1000ms"] {
         assert!(parsed(&format!("{MINIMAL}preempt_delay = \"{duration}\"\n")).is_err());
     }
 }

@@ -34,53 +34,33 @@ impl Taken {
         let first = *self.names.entry(name.clone()).or_insert(taker.at);
         if first != taker.at {
             let (name, line) = (report.quoted(span), report.line(first));
-            report.at(
-                span.start,
-                format!(
-                    "name {name} is taken by the virtual router on line {line}: each has its own"
-                ),
-            );
+            report
+                .at(span.start, format!("name {name} is taken by the virtual router on line {line}: each has its own"));
         }
     }
 
     /// Takes a VRID on an interface, or reports who has it.
     pub(super) fn vrid(&mut self, taker: &Taker, vrid: &Setting<u8>, report: &mut Report) {
-        let (Setting::Given(interface, _), Setting::Given(vrid, span)) = (taker.interface, vrid)
-        else {
+        let (Setting::Given(interface, _), Setting::Given(vrid, span)) = (taker.interface, vrid) else {
             return;
         };
-        let first = *self
-            .vrids
-            .entry((interface.clone(), *vrid))
-            .or_insert(taker.at);
+        let first = *self.vrids.entry((interface.clone(), *vrid)).or_insert(taker.at);
         if first != taker.at {
             let line = report.line(first);
-            let message =
-                format!("vrid {vrid} is taken on {interface} by the virtual router on line {line}");
+            let message = format!("vrid {vrid} is taken on {interface} by the virtual router on line {line}");
             report.at(span.start, message);
         }
     }
 
     /// Takes an address on an interface, or reports who has it.
-    pub(super) fn address(
-        &mut self,
-        taker: &Taker,
-        address: Ipv4Addr,
-        span: &Range<usize>,
-        report: &mut Report,
-    ) {
+    pub(super) fn address(&mut self, taker: &Taker, address: Ipv4Addr, span: &Range<usize>, report: &mut Report) {
         let Setting::Given(interface, _) = taker.interface else {
             return;
         };
-        let first = *self
-            .addresses
-            .entry((interface.clone(), address))
-            .or_insert(taker.at);
+        let first = *self.addresses.entry((interface.clone(), address)).or_insert(taker.at);
         if first != taker.at {
             let (address, line) = (report.quoted(span), report.line(first));
-            let message = format!(
-                "address {address} is taken on {interface} by the virtual router on line {line}"
-            );
+            let message = format!("address {address} is taken on {interface} by the virtual router on line {line}");
             report.at(span.start, message);
         }
     }

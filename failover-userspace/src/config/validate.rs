@@ -32,11 +32,7 @@ const PRIORITY_OWNER: u8 = 255;
 const PRIORITY_DEFAULT: u8 = 100;
 /// RFC 9568 §6.1: 100 centiseconds.
 const ADVERT_INTERVAL_DEFAULT_CS: u16 = 100;
-const ANNOUNCE_DEFAULT: Announce = Announce {
-    count: 5,
-    interval: Duration::from_millis(100),
-    refresh: Duration::ZERO,
-};
+const ANNOUNCE_DEFAULT: Announce = Announce { count: 5, interval: Duration::from_millis(100), refresh: Duration::ZERO };
 
 /// keepalived's limit.
 const PREEMPT_DELAY_MAX: Duration = Duration::from_secs(1000);
@@ -57,105 +53,62 @@ fn node(raw: raw::Node, host_name: &str, report: &mut Report) -> Node {
     let valid = |name: &str| value::word(name, NODE_NAME_BYTES_MAX);
     if matches!(raw.name, Setting::Absent) && valid(host_name).is_none() {
         let allowed = keys::NODE_NAME.allowed;
-        report.missing(
-            raw.at,
-            format!(
-                "name is missing in [node] and the host name does not do: it must be {allowed}"
-            ),
-        );
+        report
+            .missing(raw.at, format!("name is missing in [node] and the host name does not do: it must be {allowed}"));
     }
     Node {
-        name: raw
-            .name
-            .convert(&keys::NODE_NAME, report, valid)
-            .or(host_name.to_owned()),
-        realtime_priority: whole(
-            raw.realtime_priority,
-            &keys::REALTIME_PRIORITY,
-            0..=99,
-            report,
-        )
-        .or(0),
+        name: raw.name.convert(&keys::NODE_NAME, report, valid).or(host_name.to_owned()),
+        realtime_priority: whole(raw.realtime_priority, &keys::REALTIME_PRIORITY, 0..=99, report).or(0),
     }
 }
 
 fn data_plane(raw: raw::DataPlane, report: &mut Report) -> DataPlane {
     let modes = [XdpMode::Auto, XdpMode::Native, XdpMode::Generic];
     let mode = |word: &str| modes.into_iter().find(|mode| mode.as_str() == word);
-    let pin_path = raw
-        .pin_path
-        .convert(&keys::PIN_PATH, report, value::absolute_path);
+    let pin_path = raw.pin_path.convert(&keys::PIN_PATH, report, value::absolute_path);
     DataPlane {
         pin_path: pin_path.or(PathBuf::from("/sys/fs/bpf/failover")),
-        xdp_mode: raw
-            .xdp_mode
-            .convert(&keys::XDP_MODE, report, mode)
-            .or(XdpMode::Auto),
+        xdp_mode: raw.xdp_mode.convert(&keys::XDP_MODE, report, mode).or(XdpMode::Auto),
     }
 }
 
-fn virtual_routers(
-    raw: Setting<Vec<raw::VirtualRouter>>,
-    report: &mut Report,
-) -> Vec<VirtualRouter> {
+fn virtual_routers(raw: Setting<Vec<raw::VirtualRouter>>, report: &mut Report) -> Vec<VirtualRouter> {
     let (routers, at) = match raw {
         Setting::Refused => return Vec::new(),
         Setting::Absent => (Vec::new(), 0),
         Setting::Given(routers, span) => (routers, span.start),
     };
     if routers.is_empty() {
-        report.missing(
-            at,
-            "no virtual router: at least one [[virtual_router]] is needed".to_owned(),
-        );
+        report.missing(at, "no virtual router: at least one [[virtual_router]] is needed".to_owned());
     }
     if let Some(router) = routers.get(VIRTUAL_ROUTERS_MAX) {
         let count = routers.len();
-        report.at(
-            router.at,
-            format!("{count} virtual routers: a node takes 1 to {VIRTUAL_ROUTERS_MAX}"),
-        );
+        report.at(router.at, format!("{count} virtual routers: a node takes 1 to {VIRTUAL_ROUTERS_MAX}"));
     }
     let mut taken = Taken::default();
-    routers
-        .into_iter()
-        .map(|raw| virtual_router(raw, &mut taken, report))
-        .collect()
+    routers.into_iter().map(|raw| virtual_router(raw, &mut taken, report)).collect()
 }
 
-fn virtual_router(
-    raw: raw::VirtualRouter,
-    taken: &mut Taken,
-    report: &mut Report,
-) -> VirtualRouter {
+fn virtual_router(raw: raw::VirtualRouter, taken: &mut Taken, report: &mut Report) -> VirtualRouter {
     let at = raw.at;
-    let name = raw.name.convert(&keys::NAME, report, |text| {
-        value::word(text, ROUTER_NAME_BYTES_MAX)
-    });
-    let interface = raw
-        .interface
-        .convert(&keys::INTERFACE, report, value::interface);
+    let name = raw.name.convert(&keys::NAME, report, |text| value::word(text, ROUTER_NAME_BYTES_MAX));
+    let interface = raw.interface.convert(&keys::INTERFACE, report, value::interface);
     let vrid = whole(raw.vrid, &keys::VRID, 1..=255, report);
     require(&name, &keys::NAME, at, report);
     require(&interface, &keys::INTERFACE, at, report);
     require(&vrid, &keys::VRID, at, report);
     require(&raw.addresses, &keys::ADDRESSES, at, report);
 
-    let taker = Taker {
-        at,
-        interface: &interface,
-    };
+    let taker = Taker { at, interface: &interface };
     taken.name(&taker, &name, report);
     taken.vrid(&taker, &vrid, report);
     let addresses = addresses(raw.addresses, &taker, taken, report);
 
-    let version = raw
-        .version
-        .convert(&keys::VERSION, report, |number| match number {
-            2 => Some(Version::V2),
-            3 => Some(Version::V3),
-            _ => None,
-        });
+    let version = raw.version.convert(&keys::VERSION, report, |number| match number {
+        2 => Some(Version::V2),
+        3 => Some(Version::V3),
+        _ => None,
+    });
     let version_known = version.in_force(Version::V3);
     let priority = whole(raw.priority, &keys::PRIORITY, 1..=255, report);
     let (preempt, preempt_delay) = preemption(raw.preempt, raw.preempt_delay, &priority, report);
@@ -185,17 +138,8 @@ fn require<T>(setting: &Setting<T>, key: &Key, at: usize, report: &mut Report) {
 }
 
 /// A whole number in `bounds`, which fit a byte.
-fn whole(
-    raw: Setting<i64>,
-    key: &Key,
-    bounds: RangeInclusive<u8>,
-    report: &mut Report,
-) -> Setting<u8> {
-    raw.convert(key, report, |number| {
-        u8::try_from(number)
-            .ok()
-            .filter(|number| bounds.contains(number))
-    })
+fn whole(raw: Setting<i64>, key: &Key, bounds: RangeInclusive<u8>, report: &mut Report) -> Setting<u8> {
+    raw.convert(key, report, |number| u8::try_from(number).ok().filter(|number| bounds.contains(number)))
 }
 
 /// A duration for which `allowed` holds.
@@ -205,17 +149,10 @@ fn duration(
     allowed: impl Fn(Duration) -> bool,
     report: &mut Report,
 ) -> Setting<Duration> {
-    raw.convert(key, report, |text| {
-        value::duration(text).filter(|duration| allowed(*duration))
-    })
+    raw.convert(key, report, |text| value::duration(text).filter(|duration| allowed(*duration)))
 }
 
-fn addresses(
-    raw: Setting<&[Spanned<DeValue>]>,
-    taker: &Taker,
-    taken: &mut Taken,
-    report: &mut Report,
-) -> Vec<Ipv4Net> {
+fn addresses(raw: Setting<&[Spanned<DeValue>]>, taker: &Taker, taken: &mut Taken, report: &mut Report) -> Vec<Ipv4Net> {
     let Setting::Given(elements, span) = raw else {
         return Vec::new();
     };
@@ -238,10 +175,7 @@ fn addresses(
         match address::parse(text) {
             Err(reason) => report.at(span.start, format!("address {found} {reason}")),
             Ok(net) if !own.insert(net.addr()) => {
-                report.at(
-                    span.start,
-                    format!("address {found} is given twice: once is allowed"),
-                );
+                report.at(span.start, format!("address {found} is given twice: once is allowed"));
             }
             Ok(net) => {
                 taken.address(taker, net.addr(), &span, report);
@@ -271,12 +205,7 @@ fn preemption(
     priority: &Setting<u8>,
     report: &mut Report,
 ) -> (bool, Duration) {
-    let delay = duration(
-        delay,
-        &keys::PREEMPT_DELAY,
-        |delay| delay <= PREEMPT_DELAY_MAX,
-        report,
-    );
+    let delay = duration(delay, &keys::PREEMPT_DELAY, |delay| delay <= PREEMPT_DELAY_MAX, report);
     let owner = matches!(priority, Setting::Given(PRIORITY_OWNER, _));
     let never = matches!(preempt, Setting::Given(false, _));
     if let Setting::Given(false, span) = &preempt
@@ -291,8 +220,7 @@ fn preemption(
         && !pause.is_zero()
     {
         let written = report.quoted(span);
-        let message =
-            format!("preempt_delay {written} is not allowed with preempt = false: only \"0s\" is");
+        let message = format!("preempt_delay {written} is not allowed with preempt = false: only \"0s\" is");
         report.at(span.start, message);
     }
     (preempt.or(true), delay.or(Duration::ZERO))
@@ -300,13 +228,7 @@ fn preemption(
 
 fn password(raw: Setting<&str>, version: Option<Version>, report: &mut Report) -> Option<[u8; 8]> {
     // RFC 9568 §9: version 3 has no authentication.
-    refuse_unless(
-        Version::V2,
-        version,
-        &raw,
-        "password is only allowed with version 2",
-        report,
-    );
+    refuse_unless(Version::V2, version, &raw, "password is only allowed with version 2", report);
     match raw.convert(&keys::PASSWORD, report, value::password) {
         Setting::Absent | Setting::Refused => None,
         Setting::Given(password, _) => Some(password),
@@ -314,14 +236,8 @@ fn password(raw: Setting<&str>, version: Option<Version>, report: &mut Report) -
 }
 
 fn checksum(raw: Setting<&str>, version: Option<Version>, report: &mut Report) -> ChecksumForm {
-    let forms = [
-        ChecksumForm::Auto,
-        ChecksumForm::Rfc9568,
-        ChecksumForm::PseudoHeader,
-    ];
-    let form = raw.convert(&keys::CHECKSUM, report, |word| {
-        forms.into_iter().find(|form| form.as_str() == word)
-    });
+    let forms = [ChecksumForm::Auto, ChecksumForm::Rfc9568, ChecksumForm::PseudoHeader];
+    let form = raw.convert(&keys::CHECKSUM, report, |word| forms.into_iter().find(|form| form.as_str() == word));
     if let Setting::Given(ChecksumForm::Rfc9568 | ChecksumForm::PseudoHeader, span) = &form {
         let message = format!(
             "checksum {} is only allowed with version 3: version 2 has one form, \"auto\"",
@@ -349,31 +265,21 @@ fn refuse_unless<T>(
 
 fn announce(raw: raw::Announce, report: &mut Report) -> Announce {
     let interval_allowed = |interval| interval <= ANNOUNCE_INTERVAL_MAX;
-    let refresh_allowed = |refresh: Duration| {
-        refresh.is_zero() || (ANNOUNCE_REFRESH_MIN..=ANNOUNCE_REFRESH_MAX).contains(&refresh)
-    };
+    let refresh_allowed =
+        |refresh: Duration| refresh.is_zero() || (ANNOUNCE_REFRESH_MIN..=ANNOUNCE_REFRESH_MAX).contains(&refresh);
     Announce {
         count: whole(raw.count, &keys::COUNT, 1..=100, report).or(ANNOUNCE_DEFAULT.count),
-        interval: duration(raw.interval, &keys::INTERVAL, interval_allowed, report)
-            .or(ANNOUNCE_DEFAULT.interval),
-        refresh: duration(raw.refresh, &keys::REFRESH, refresh_allowed, report)
-            .or(ANNOUNCE_DEFAULT.refresh),
+        interval: duration(raw.interval, &keys::INTERVAL, interval_allowed, report).or(ANNOUNCE_DEFAULT.interval),
+        refresh: duration(raw.refresh, &keys::REFRESH, refresh_allowed, report).or(ANNOUNCE_DEFAULT.refresh),
     }
 }
 
 /// Checks `stale_connections`, which has no choice yet: stale segments pass.
 fn stale_connections(raw: raw::StaleConnections, report: &mut Report) {
-    let known = raw.action.convert(&keys::ACTION, report, |word| {
-        matches!(word, "reset" | "pass" | "drop").then_some(word)
-    });
+    let known =
+        raw.action.convert(&keys::ACTION, report, |word| matches!(word, "reset" | "pass" | "drop").then_some(word));
     if let Setting::Given("reset" | "drop", span) = &known {
         let written = report.quoted(span);
-        report.at(
-            span.start,
-            format!(
-                "{} {written} is not supported yet: only \"pass\" is",
-                keys::ACTION.path
-            ),
-        );
+        report.at(span.start, format!("{} {written} is not supported yet: only \"pass\" is", keys::ACTION.path));
     }
 }

@@ -44,12 +44,8 @@ pub(super) fn absolute_path(text: &str) -> Option<PathBuf> {
 /// A version 2 password: RFC 2338 §5.3.10 pads it with zeros to 8 bytes.
 pub(super) fn password(text: &str) -> Option<[u8; 8]> {
     let mut padded = [0; 8];
-    let printable = text
-        .bytes()
-        .all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    padded
-        .get_mut(..text.len())?
-        .copy_from_slice(text.as_bytes());
+    let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    padded.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
     (printable && !text.is_empty()).then_some(padded)
 }
 
@@ -78,29 +74,15 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 /// What is wrong and what the version allows.
 pub(super) fn advert_interval_cs(interval: Duration, version: Version) -> Result<u16, String> {
     let (number, unit, step, steps_max, allowed) = match version {
-        Version::V2 => (
-            "2",
-            "a whole number of seconds",
-            NANOS_PER_S,
-            255,
-            "1s to 255s in whole seconds",
-        ),
-        Version::V3 => (
-            "3",
-            "a multiple of 10ms",
-            NANOS_PER_CS,
-            4095,
-            "10ms to 40.95s in steps of 10ms",
-        ),
+        Version::V2 => ("2", "a whole number of seconds", NANOS_PER_S, 255, "1s to 255s in whole seconds"),
+        Version::V3 => ("3", "a multiple of 10ms", NANOS_PER_CS, 4095, "10ms to 40.95s in steps of 10ms"),
     };
     let nanos = interval.as_nanos();
     if !nanos.is_multiple_of(step) {
         return Err(format!("is not {unit}: version {number} allows {allowed}"));
     }
     if !(1..=steps_max).contains(&(nanos / step)) {
-        return Err(format!(
-            "is out of range: version {number} allows {allowed}"
-        ));
+        return Err(format!("is out of range: version {number} allows {allowed}"));
     }
     u16::try_from(nanos / NANOS_PER_CS).map_err(|error| error.to_string())
 }

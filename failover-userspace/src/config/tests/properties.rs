@@ -15,8 +15,7 @@ fn fragment() -> impl Strategy<Value = String> {
     let schema = |pattern: &str| {
         let keys = "node|name|data_plane|virtual_router|interface|vrid|version|priority|advert_interval|addresses\
                     |preempt|preempt_delay|password|checksum|announce|count|stale_connections|action|x";
-        prop::string::string_regex(&pattern.replace("KEY", keys))
-            .expect("a pattern written by hand")
+        prop::string::string_regex(&pattern.replace("KEY", keys)).expect("a pattern written by hand")
     };
     prop_oneof![
         Just("\n".to_owned()),
@@ -35,10 +34,7 @@ fn fragment() -> impl Strategy<Value = String> {
 
 /// FULL with some bytes of it replaced, cut or doubled, at character boundaries.
 fn mutated() -> impl Strategy<Value = String> {
-    let edits = prop::collection::vec(
-        (any::<prop::sample::Index>(), 0..40_usize, fragment()),
-        1..6,
-    );
+    let edits = prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, fragment()), 1..6);
     edits.prop_map(|edits| {
         let mut text: Vec<char> = FULL.chars().collect();
         for (at, cut, inserted) in edits {
@@ -55,29 +51,20 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn router() -> impl Strategy<Value = VirtualRouter> {
-    let address = (any::<[u8; 3]>(), 8..=32_u8).prop_filter_map(
-        "an address no host has",
-        |(bytes, length)| {
-            let [a, b, c] = bytes;
-            let net = Ipv4Net::new([10, a, b, c].into(), length).ok()?;
-            (length > 30 || (net.addr() != net.network() && net.addr() != net.broadcast()))
-                .then_some(net)
-        },
-    );
+    let address = (any::<[u8; 3]>(), 8..=32_u8).prop_filter_map("an address no host has", |(bytes, length)| {
+        let [a, b, c] = bytes;
+        let net = Ipv4Net::new([10, a, b, c].into(), length).ok()?;
+        (length > 30 || (net.addr() != net.network() && net.addr() != net.broadcast())).then_some(net)
+    });
     let addresses = prop::collection::btree_map(any::<[u8; 3]>(), address, 1..=3);
     let v2 = (1..=255_u16, prop::option::of("[ -~]{1,8}"));
     let v3 = (
         1..=4095_u16,
-        prop::sample::select(vec![
-            ChecksumForm::Auto,
-            ChecksumForm::Rfc9568,
-            ChecksumForm::PseudoHeader,
-        ]),
+        prop::sample::select(vec![ChecksumForm::Auto, ChecksumForm::Rfc9568, ChecksumForm::PseudoHeader]),
     );
     let speech = prop_oneof![
         v2.prop_map(|(seconds, password)| {
-            let padded = password
-                .map(|password| std::array::from_fn(|i| *password.as_bytes().get(i).unwrap_or(&0)));
+            let padded = password.map(|password| std::array::from_fn(|i| *password.as_bytes().get(i).unwrap_or(&0)));
             (Version::V2, seconds * 100, padded, ChecksumForm::Auto)
         }),
         v3.prop_map(|(interval, form)| (Version::V3, interval, None, form)),
@@ -90,39 +77,27 @@ fn router() -> impl Strategy<Value = VirtualRouter> {
             priority
         )),
     ];
-    let announce = (
-        1..=100_u8,
-        0..=10_000_u64,
-        prop_oneof![Just(0), 1000..=86_400_000_u64],
-    );
-    (
-        1..=255_u8,
-        addresses,
-        speech,
-        preemption,
-        announce,
-        any::<bool>(),
-    )
-        .prop_map(
-            |(vrid, addresses, speech, preemption, announce, accept)| VirtualRouter {
-                vrid,
-                version: speech.0,
-                priority: preemption.2,
-                advert_interval_cs: speech.1,
-                addresses: addresses.into_values().collect(),
-                preempt: preemption.0,
-                preempt_delay: preemption.1,
-                accept,
-                password: speech.2,
-                checksum: speech.3,
-                announce: Announce {
-                    count: announce.0,
-                    interval: Duration::from_millis(announce.1),
-                    refresh: Duration::from_millis(announce.2),
-                },
-                ..minimal_router()
+    let announce = (1..=100_u8, 0..=10_000_u64, prop_oneof![Just(0), 1000..=86_400_000_u64]);
+    (1..=255_u8, addresses, speech, preemption, announce, any::<bool>()).prop_map(
+        |(vrid, addresses, speech, preemption, announce, accept)| VirtualRouter {
+            vrid,
+            version: speech.0,
+            priority: preemption.2,
+            advert_interval_cs: speech.1,
+            addresses: addresses.into_values().collect(),
+            preempt: preemption.0,
+            preempt_delay: preemption.1,
+            accept,
+            password: speech.2,
+            checksum: speech.3,
+            announce: Announce {
+                count: announce.0,
+                interval: Duration::from_millis(announce.1),
+                refresh: Duration::from_millis(announce.2),
             },
-        )
+            ..minimal_router()
+        },
+    )
 }
 
 /// Any configuration: routers get names and interfaces of their own, and lose repeated addresses.
@@ -138,14 +113,8 @@ fn config() -> impl Strategy<Value = Config> {
                 router.addresses.dedup_by_key(|net| net.addr());
             }
             Config {
-                node: Node {
-                    name: node,
-                    realtime_priority: rt,
-                },
-                data_plane: DataPlane {
-                    pin_path: PathBuf::from(pin),
-                    xdp_mode,
-                },
+                node: Node { name: node, realtime_priority: rt },
+                data_plane: DataPlane { pin_path: PathBuf::from(pin), xdp_mode },
                 virtual_routers: routers,
             }
         },
@@ -159,10 +128,7 @@ fn check(text: &str) {
     assert!(problems.is_sorted_by_key(|problem| problem.line));
     let lines = text.lines().count().max(1);
     for problem in problems {
-        assert!(
-            (1..=lines).contains(&problem.line),
-            "{problem} of {lines} in {text:?}"
-        );
+        assert!((1..=lines).contains(&problem.line), "{problem} of {lines} in {text:?}");
         assert!(!problem.message.contains('\n'), "{problem}");
     }
 }

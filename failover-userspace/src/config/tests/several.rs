@@ -43,10 +43,7 @@ addresses = [
         "web.toml:1: vrid 1 is taken on b by the virtual router on line 1",
         "web.toml:1: address \"10.0.0.1\" is taken on b by the virtual router on line 1",
     ];
-    assert_eq!(
-        printed(&format!("virtual_router = [{inline}, {inline}]")),
-        expected
-    );
+    assert_eq!(printed(&format!("virtual_router = [{inline}, {inline}]")), expected);
 }
 
 #[test]
@@ -54,33 +51,17 @@ fn more_than_fits() {
     let addresses: Vec<_> = (1..=21).map(|host| format!("\"192.0.2.{host}\"")).collect();
     let twenty = format!("[{}]", addresses[..20].join(", "));
     assert!(parsed(&MINIMAL.replace("[\"192.0.2.10/24\"]", &twenty)).is_ok());
-    let text = MINIMAL.replace(
-        "[\"192.0.2.10/24\"]",
-        &format!("[{}]", addresses.join(", ")),
-    );
-    assert_eq!(
-        printed(&text),
-        ["web.toml:5: 21 addresses: a virtual router takes 1 to 20"]
-    );
+    let text = MINIMAL.replace("[\"192.0.2.10/24\"]", &format!("[{}]", addresses.join(", ")));
+    assert_eq!(printed(&text), ["web.toml:5: 21 addresses: a virtual router takes 1 to 20"]);
 
-    let router = |i: usize| {
-        MINIMAL
-            .replace("web", &format!("r{i}"))
-            .replace("eth0", &format!("e{i}"))
-    };
+    let router = |i: usize| MINIMAL.replace("web", &format!("r{i}")).replace("eth0", &format!("e{i}"));
     let mut text: String = (0..256).map(router).collect();
     assert!(parsed(&text).is_ok());
     text.push_str(&router(256));
-    assert_eq!(
-        printed(&text),
-        ["web.toml:1281: 257 virtual routers: a node takes 1 to 256"]
-    );
+    assert_eq!(printed(&text), ["web.toml:1281: 257 virtual routers: a node takes 1 to 256"]);
 
     text.push_str(&"#".repeat(super::FILE_BYTES_MAX));
-    assert_eq!(
-        printed(&text),
-        ["web.toml: larger than 1 MiB: a configuration is at most that"]
-    );
+    assert_eq!(printed(&text), ["web.toml: larger than 1 MiB: a configuration is at most that"]);
 }
 
 #[test]
@@ -93,11 +74,7 @@ fn nesting_has_a_bound() {
         (format!("\na = {}", "{ b.c = ".repeat(16)), 2),
     ];
     for (text, line) in cases {
-        assert_eq!(
-            printed(&text),
-            [format!("web.toml:{line}: {message}")],
-            "{text}"
-        );
+        assert_eq!(printed(&text), [format!("web.toml:{line}: {message}")], "{text}");
     }
 }
 
@@ -132,9 +109,7 @@ advert_interval = \"15ms\"\r
     let expected = [
         "web.toml:2: realtime_priority must be a whole number from 0 (off) to 99, not 100",
         "web.toml:8: vrid must be a whole number from 1 to 255, not 0",
-        &format!(
-            "web.toml:9: address \"192.0.2.0/24\" is the network address of 192.0.2.0/24: {no_host}"
-        ),
+        &format!("web.toml:9: address \"192.0.2.0/24\" is the network address of 192.0.2.0/24: {no_host}"),
         "web.toml:11: address \"::1\" is an IPv6 address: IPv6 is not supported yet",
         "web.toml:13: name is missing: it must be 1 to 31 printable bytes without spaces, in quotes",
         "web.toml:17: announce.count must be a whole number from 1 to 100, not 0",
@@ -169,10 +144,7 @@ fn syntax_errors_come_with_what_is_certain() {
         ),
         (
             "[[virtual_router]]\nvrid = 0\nname = = \"web\"\n",
-            vec![
-                format!("2: {vrid}, not 0"),
-                "3: not valid TOML: extra `=`, expected nothing".to_owned(),
-            ],
+            vec![format!("2: {vrid}, not 0"), "3: not valid TOML: extra `=`, expected nothing".to_owned()],
         ),
         (
             "[[virtual_router]]\nname = \"\"\"\nweb\nvrid = 0\n",
@@ -180,10 +152,7 @@ fn syntax_errors_come_with_what_is_certain() {
         ),
     ];
     for (text, expected) in cases {
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|problem| format!("web.toml:{problem}"))
-            .collect();
+        let expected: Vec<_> = expected.iter().map(|problem| format!("web.toml:{problem}")).collect();
         assert_eq!(printed(text), expected, "{text}");
     }
 }

@@ -1,0 +1,142 @@
+//! The memory-mapped `VIRTUAL_ROUTERS`: typed, field by field, so that a lease is one aligned
+//! 8-byte store and nothing that the kernel writes is ever overwritten.
+//!
+//! This is the one place of the controller where memory is shared with the kernel program, and
+//! where `unsafe` says how.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::MapData;
+use failover_common::abi::{Heard, Lease, Report, Settings, VirtualRouter};
+use memmap2::{MmapOptions, MmapRaw};
+use zerocopy::TryFromBytes;
+
+/// The whole map.
+#[derive(Clone)]
+pub struct Entries {
+    map: Arc<MmapRaw>,
+    count: u32,
+}
+
+/// One virtual router's entry.
+#[derive(Clone)]
+pub struct Entry {
+    map: Arc<MmapRaw>,
+    index: u32,
+}
+
+impl Entries {
+    /// Maps the array, which must have been made with `BPF_F_MMAPABLE` and `count` entries.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub fn map(data: &MapData, count: u32) -> io::Result<Self> {
+        use std::os::fd::AsFd;
+        let len = count as usize * size_of::<VirtualRouter>();
+        let map = MmapOptions::new().len(len).map_raw(data.fd().as_fd().as_raw_fd())?;
+        Ok(Self { map: Arc::new(map), count })
+    }
+
+    /// The entry at `index`; `None` past the end.
+    pub fn entry(&self, index: u32) -> Option<Entry> {
+        (index < self.count).then(|| Entry { map: self.map.clone(), index })
+    }
+}
+
+impl Entry {
+    fn at(&self) -> *mut VirtualRouter {
+        // `index` was checked against the mapped length when the entry was made.
+        self.map.as_mut_ptr().cast::<VirtualRouter>().wrapping_add(self.index as usize)
+    }
+
+    /// A word of the entry, as the kernel program sees it: whole or not at all.
+    fn word(&self, field: impl Fn(*mut VirtualRouter) -> *mut u64) -> &AtomicU64 {
+        // SAFETY: the word is inside the mapping, which lives as long as `self.map`; array entries
+        // start page-aligned and are multiples of 8 bytes, so it is aligned; both sides store it
+        // whole.
+        unsafe { AtomicU64::from_ptr(field(self.at())) }
+    }
+
+    /// Ends or takes the lease. `claimed_after_ns` is the last superior advert that the election
+    /// was told of; it is stored first, so that the end, the word that counts, never meets an old
+    /// one.
+    pub fn set_lease(&self, lease: Lease) {
+        // SAFETY: see `word`; only addresses are computed.
+        let claimed_after = self.word(|at| unsafe { addr_of_mut!((*at).lease.claimed_after_ns) });
+        // SAFETY: see `word`.
+        let until = self.word(|at| unsafe { addr_of_mut!((*at).lease.until_ns) });
+        if lease.until_ns != 0 && claimed_after.load(Ordering::Relaxed) != lease.claimed_after_ns {
+            // A live end with a new beginning would be a claim that nobody made.
+            until.store(0, Ordering::SeqCst);
+            claimed_after.store(lease.claimed_after_ns, Ordering::SeqCst);
+        }
+        until.store(lease.until_ns, Ordering::SeqCst);
+    }
+
+    /// The lease as stored.
+    pub fn lease(&self) -> Lease {
+        // SAFETY: see `word`.
+        let claimed_after = self.word(|at| unsafe { addr_of_mut!((*at).lease.claimed_after_ns) });
+        // SAFETY: see `word`.
+        let until = self.word(|at| unsafe { addr_of_mut!((*at).lease.until_ns) });
+        Lease { until_ns: until.load(Ordering::SeqCst), claimed_after_ns: claimed_after.load(Ordering::SeqCst) }
+    }
+
+    /// When the kernel last heard an advert that beats this node. Read it before [`Self::heard`],
+    /// which then has that advert or a later one.
+    pub fn last_superior_ns(&self) -> u64 {
+        // SAFETY: see `word`.
+        self.word(|at| unsafe { addr_of_mut!((*at).heard.last_superior_ns) }).load(Ordering::SeqCst)
+    }
+
+    /// When the kernel last heard any valid advert.
+    pub fn last_advert_ns(&self) -> u64 {
+        // SAFETY: see `word`.
+        self.word(|at| unsafe { addr_of_mut!((*at).heard.last_advert_ns) }).load(Ordering::SeqCst)
+    }
+
+    /// The last valid advert. Fields may come from two adverts that arrived at the same time on
+    /// two CPUs; both then came as events, too.
+    pub fn heard(&self) -> Heard {
+        // SAFETY: inside the mapping (see `at`); read as bytes, because the kernel writes it while
+        // we read, and checked before it becomes a `Heard`.
+        let bytes = unsafe { read_volatile(addr_of!((*self.at()).heard).cast::<[u8; size_of::<Heard>()]>()) };
+        Heard::try_read_from_bytes(&bytes).unwrap_or_default()
+    }
+
+    /// The settings, whole: this side is their only writer.
+    pub fn settings(&self) -> Settings {
+        // SAFETY: inside the mapping; valid for any bytes.
+        unsafe { read_volatile(addr_of!((*self.at()).settings)) }
+    }
+
+    /// Replaces the settings. The kernel may see some fields old and some new for a moment: only
+    /// what an advert or an answer of that moment looks like hangs on it, never the lease.
+    pub fn set_settings(&self, settings: &Settings) {
+        // SAFETY: inside the mapping; this side is the only writer.
+        unsafe { write_volatile(addr_of_mut!((*self.at()).settings), *settings) };
+    }
+
+    /// What people see.
+    pub fn report(&self) -> Report {
+        // SAFETY: as in `heard`.
+        let bytes = unsafe { read_volatile(addr_of!((*self.at()).report).cast::<[u8; size_of::<Report>()]>()) };
+        Report::try_read_from_bytes(&bytes).unwrap_or_default()
+    }
+
+    /// Replaces what people see.
+    pub fn set_report(&self, report: &Report) {
+        // SAFETY: inside the mapping; this side is the only writer.
+        unsafe { write_volatile(addr_of_mut!((*self.at()).report), *report) };
+    }
+
+    /// Counts an advert that was sent.
+    pub fn count_advert_sent(&self) {
+        // SAFETY: see `word`.
+        self.word(|at| unsafe { addr_of_mut!((*at).report.adverts_sent) }).fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,419 @@
+//! The kernel program: loaded, attached and pinned so that it outlives the controller; and what an
+//! earlier controller left pinned, adopted or cleared away.
+//!
+//! Deliberately absent: when to claim or to release. That is the election's; this module only
+//! keeps the lease that an adopted router still holds.
+
+mod entries;
+pub mod maps;
+pub mod pins;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use aya::maps::{Map, RingBuf};
+use aya::programs::Xdp;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpMode as AttachMode};
+use aya::{Ebpf, EbpfLoader};
+use failover_common::abi::{
+    ABI_VERSION, AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, EVENTS, FAMILY_IPV4, INTERFACES,
+    Interface as InterfaceValue, META, Meta, ROUTER_INDEX, Report, RouterKey, Settings, VIPS, VIRTUAL_ROUTERS, Vip,
+    VipKey, XdpMode as Mode,
+};
+use failover_common::address::Address;
+
+use crate::clock;
+use crate::config::{Config, Version, VirtualRouter, XdpMode};
+use crate::interface::Interface;
+use crate::plan::Plan;
+pub use entries::{Entries, Entry};
+use maps::{Raw, Snapshot};
+
+/// The compiled program; empty when this binary was built without it.
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/failover-xdp"));
+/// Its name in the object.
+const PROGRAM: &str = "failover";
+
+/// The loaded program. Dropping it leaves everything pinned and attached: that is the fence.
+pub struct DataPlane {
+    pin_path: PathBuf,
+    xdp_mode: XdpMode,
+    ebpf: Ebpf,
+    _lock: pins::Lock,
+}
+
+/// What `DataPlane::start` yields.
+pub struct Started {
+    /// The program, for attaching it again.
+    pub data_plane: DataPlane,
+    /// The entries, in the order of the configuration.
+    pub entries: Entries,
+    /// The events.
+    pub events: RingBuf<aya::maps::MapData>,
+    /// Whether the entries are an earlier controller's, with leases that may be live.
+    pub adopted: bool,
+    /// Virtual addresses of an earlier controller that the configuration does not have any more.
+    pub leftovers: Vec<(u32, Ipv4Addr)>,
+}
+
+impl DataPlane {
+    /// Loads the program and attaches it to every interface of the plan.
+    ///
+    /// # Errors
+    /// When another controller runs with these pins, an interface has somebody else's program, or
+    /// the kernel refuses: with its verifier's log.
+    pub fn start(config: &Config, plan: &Plan) -> Result<Started> {
+        if OBJECT.is_empty() {
+            bail!("this failover was built without its XDP program: build it with `cargo xtask build`");
+        }
+        let pin_path = &config.data_plane.pin_path;
+        pins::prepare(pin_path)?;
+        let Some(lock) = pins::lock(pin_path)? else {
+            let pid = maps::read_meta(pin_path).map_or(0, |meta| meta.controller_pid);
+            bail!("another controller (process {pid}) runs with pin_path {}", pin_path.display());
+        };
+        check_foreign_programs(pin_path, plan)?;
+        let before = Snapshot::read(pin_path).ok();
+        let adopted = before.as_ref().is_some_and(|before| is_adoptable(before, config, plan));
+        let leftovers = if adopted { Vec::new() } else { clear(pin_path, before.as_ref())? };
+        let mut ebpf = load(pin_path, plan.routers.len() as u32)?;
+        let routers = ebpf.take_map(VIRTUAL_ROUTERS).context("the object has no VIRTUAL_ROUTERS")?;
+        let Map::Array(routers) = routers else { bail!("VIRTUAL_ROUTERS is no array") };
+        let entries = Entries::map(&routers, plan.routers.len() as u32).context("mapping VIRTUAL_ROUTERS")?;
+        let events = RingBuf::try_from(ebpf.take_map(EVENTS).context("the object has no EVENTS")?)?;
+        let mut data_plane =
+            Self { pin_path: pin_path.clone(), xdp_mode: config.data_plane.xdp_mode, ebpf, _lock: lock };
+        data_plane.write_meta(config)?;
+        for (index, router) in plan.routers.iter().enumerate() {
+            let entry = entries.entry(index as u32).context("an entry past the end")?;
+            let config = &config.virtual_routers[index];
+            let interface = &plan.interfaces[router.interface];
+            entry.set_settings(&settings(config, interface, router.own_address));
+            if !adopted {
+                entry.set_report(&Report { name: padded(&config.name), ..Report::default() });
+            }
+            data_plane.index_router(index as u32, config, interface, before.as_ref().filter(|_| adopted))?;
+        }
+        for interface in &plan.interfaces {
+            data_plane.attach(interface)?;
+        }
+        Ok(Started { data_plane, entries, events, adopted, leftovers })
+    }
+
+    /// Points an interface's frames at a virtual router: its VRID and its addresses. Counters of
+    /// addresses that are there already stay.
+    ///
+    /// # Errors
+    /// Those of the map updates.
+    fn index_router(
+        &mut self,
+        index: u32,
+        config: &VirtualRouter,
+        interface: &Interface,
+        before: Option<&Snapshot>,
+    ) -> Result<()> {
+        let key = RouterKey { ifindex: interface.index, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
+        let data = maps::open(&self.pin_path, ROUTER_INDEX)?;
+        maps::hash::<{ size_of::<RouterKey>() }, 4>(data)?.insert(Raw::of(&key), Raw::of(&index), 0)?;
+        let mut vips = maps::hash::<{ size_of::<VipKey>() }, { size_of::<Vip>() }>(maps::open(&self.pin_path, VIPS)?)?;
+        for net in &config.addresses {
+            let key = VipKey { ifindex: interface.index, vlan: 0, address: Address::from(net.addr()) };
+            let known = before.and_then(|before| before.vips.iter().find(|(known, _)| *known == key));
+            let vip = known.map_or_else(
+                || Vip { router: index, is_own: u32::from(is_own(config, interface, net.addr())), ..Vip::default() },
+                |(_, vip)| *vip,
+            );
+            vips.insert(Raw::of(&key), Raw::of(&vip), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a virtual router to the interface that came back under its name.
+    ///
+    /// # Errors
+    /// Those of the map updates.
+    pub fn move_router(&mut self, index: u32, config: &VirtualRouter, from: u32, to: &Interface) -> Result<()> {
+        let key = RouterKey { ifindex: from, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
+        let data = maps::open(&self.pin_path, ROUTER_INDEX)?;
+        let _ = maps::hash::<{ size_of::<RouterKey>() }, 4>(data)?.remove(&Raw::of(&key));
+        let mut vips = maps::hash::<{ size_of::<VipKey>() }, { size_of::<Vip>() }>(maps::open(&self.pin_path, VIPS)?)?;
+        for net in &config.addresses {
+            let key = VipKey { ifindex: from, vlan: 0, address: Address::from(net.addr()) };
+            let _ = vips.remove(&Raw::of(&key));
+        }
+        self.index_router(index, config, to, None)
+    }
+
+    /// Attaches the program to an interface, or puts it in the place of the one that an earlier
+    /// controller left there, without a gap.
+    ///
+    /// # Errors
+    /// What the kernel says, for the interface and the mode.
+    pub fn attach(&mut self, interface: &Interface) -> Result<()> {
+        let path = pins::link(&self.pin_path, &interface.name);
+        let pinned = pins::link_program(&self.pin_path, &interface.name)?;
+        let program: &mut Xdp = self.ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
+        let program_id = program.info()?.id();
+        let mut known = maps::hash::<4, { size_of::<InterfaceValue>() }>(maps::open(&self.pin_path, INTERFACES)?)?;
+        let before: Option<InterfaceValue> =
+            known.get(&Raw::of(&interface.index), 0).ok().and_then(|raw| raw.read().ok());
+        let keep = before.filter(|before| {
+            pinned.is_some() && pinned == interface.xdp_program && suits(before.xdp_mode, self.xdp_mode)
+        });
+        let xdp_mode = if let Some(before) = keep {
+            replace(program, &path).with_context(|| format!("replacing the program on {}", interface.name))?;
+            before.xdp_mode
+        } else {
+            if pinned.is_some() {
+                std::fs::remove_file(&path).with_context(|| format!("removing the stale pin {}", path.display()))?;
+            }
+            attach_new(program, interface, self.xdp_mode, &path)?
+        };
+        let value = InterfaceValue { name: padded(&interface.name), xdp_mode, program_id };
+        known.insert(Raw::of(&interface.index), Raw::of(&value), 0)?;
+        Ok(())
+    }
+
+    /// Forgets an interface that is gone.
+    ///
+    /// # Errors
+    /// Those of the map.
+    pub fn forget_interface(&mut self, ifindex: u32) -> Result<()> {
+        let mut known = maps::hash::<4, { size_of::<InterfaceValue>() }>(maps::open(&self.pin_path, INTERFACES)?)?;
+        let _ = known.remove(&Raw::of(&ifindex));
+        Ok(())
+    }
+
+    fn write_meta(&mut self, config: &Config) -> Result<()> {
+        let meta = Meta {
+            abi_version: ABI_VERSION,
+            controller_pid: std::process::id(),
+            started_unix_ms: clock::unix_ms(),
+            boot_id: boot_id(),
+            node_name: padded(&config.node.name),
+        };
+        let mut map = maps::array::<{ size_of::<Meta>() }>(maps::open(&self.pin_path, META)?)?;
+        Ok(map.set(0, Raw::of(&meta), 0)?)
+    }
+
+    /// Detaches and unpins everything.
+    ///
+    /// # Errors
+    /// The first pin that could not be removed.
+    pub fn unload(self) -> Result<()> {
+        pins::remove_all(&self.pin_path)
+    }
+}
+
+/// A virtual router's settings as the kernel program needs them.
+pub fn settings(config: &VirtualRouter, interface: &Interface, own_address: Ipv4Addr) -> Settings {
+    Settings {
+        own_address: Address::from(own_address),
+        password: config.password.unwrap_or_default(),
+        ifindex: interface.index,
+        vlan: 0,
+        mac: interface.mac.0,
+        advert_interval_cs: config.advert_interval_cs,
+        vrid: config.vrid,
+        version: match config.version {
+            Version::V2 => 2,
+            Version::V3 => 3,
+        },
+        family: FAMILY_IPV4,
+        priority: config.priority,
+        authentication: if config.password.is_some() { AUTHENTICATION_SIMPLE } else { AUTHENTICATION_NONE },
+        _pad: [0; 3],
+    }
+}
+
+/// Whether the address is the interface's own: this router owns it (RFC 9568 6.1, priority 255)
+/// and it was there before us.
+pub fn is_own(config: &VirtualRouter, interface: &Interface, address: Ipv4Addr) -> bool {
+    config.priority == failover_common::wire::vrrp::PRIORITY_OWNER
+        && interface.addresses.iter().any(|there| there.net.addr() == address)
+}
+
+/// An interface may carry our program, or none. Somebody else's is never replaced.
+fn check_foreign_programs(pin_path: &Path, plan: &Plan) -> Result<()> {
+    for interface in &plan.interfaces {
+        let Some(program_id) = interface.xdp_program else { continue };
+        if pins::link_program(pin_path, &interface.name)? != Some(program_id) {
+            return Err(plan.problem(
+                &interface.name,
+                format!(
+                    "interface \"{}\" already carries an XDP program that is not ours, id {program_id} (`bpftool prog show id \
+                     {program_id}`): detach it, or use another interface; it is never replaced by force",
+                    interface.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the maps describe the same virtual routers, in the same order, on the same interfaces.
+fn is_adoptable(before: &Snapshot, config: &Config, plan: &Plan) -> bool {
+    let routers = &before.virtual_routers;
+    before.meta.boot_id == boot_id()
+        && routers.len() == plan.routers.len()
+        && routers.iter().zip(&config.virtual_routers).zip(&plan.routers).all(|((entry, config), router)| {
+            let now = settings(config, &plan.interfaces[router.interface], router.own_address);
+            let addresses = before.vips.iter().filter(|(_, vip)| config_index(vip, routers, entry)).count();
+            entry.report.name == padded(&config.name)
+                && entry.settings.ifindex == now.ifindex
+                && (entry.settings.vrid, entry.settings.version) == (now.vrid, now.version)
+                && entry.settings.advert_interval_cs == now.advert_interval_cs
+                && addresses == config.addresses.len()
+                && config.addresses.iter().all(|net| {
+                    let key = VipKey { ifindex: now.ifindex, vlan: 0, address: Address::from(net.addr()) };
+                    before.vips.iter().any(|(known, _)| *known == key)
+                })
+        })
+}
+
+fn config_index(
+    vip: &Vip,
+    routers: &[failover_common::abi::VirtualRouter],
+    entry: &failover_common::abi::VirtualRouter,
+) -> bool {
+    routers.get(vip.router as usize).is_some_and(|of| std::ptr::eq(of, entry))
+}
+
+/// Clears away what an earlier controller left and this one cannot use. Its addresses that were
+/// put on interfaces are returned, to be taken off.
+fn clear(pin_path: &Path, before: Option<&Snapshot>) -> Result<Vec<(u32, Ipv4Addr)>> {
+    let addresses = before.map(put_addresses).unwrap_or_default();
+    let has_pins = maps::MAP_NAMES.iter().any(|name| maps::pin(pin_path, name).exists());
+    if has_pins {
+        tracing::warn!(
+            pin_path = %pin_path.display(),
+            "found the maps of an earlier controller with another configuration or version: released them, starting anew"
+        );
+        // The directory itself is locked and stays ours: it is made anew under the same name only
+        // after a stop, so keep it and remove what is in it.
+        pins::remove_contents(pin_path)?;
+    }
+    Ok(addresses)
+}
+
+/// The addresses that a controller put on interfaces, as its maps tell.
+pub fn put_addresses(snapshot: &Snapshot) -> Vec<(u32, Ipv4Addr)> {
+    let put = snapshot.vips.iter().filter(|(_, vip)| vip.is_own == 0);
+    put.filter_map(|(key, _)| match key.address.to_ip() {
+        std::net::IpAddr::V4(address) => Some((key.ifindex, address)),
+        std::net::IpAddr::V6(_) => None,
+    })
+    .collect()
+}
+
+fn load(pin_path: &Path, routers: u32) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(VIRTUAL_ROUTERS, routers);
+    for name in maps::MAP_NAMES {
+        loader.map_pin_path(name, maps::pin(pin_path, name));
+    }
+    let mut ebpf = loader.load(OBJECT).context("loading the maps into the kernel")?;
+    for name in maps::MAP_NAMES {
+        // Pinned now, by us or before: either way it has to be what we think it is.
+        maps::open(pin_path, name)?;
+    }
+    let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
+    program.load().context("the kernel's verifier refused the XDP program")?;
+    Ok(ebpf)
+}
+
+/// Whether a mode that is in use is one that the configuration allows.
+fn suits(used: Mode, wanted: XdpMode) -> bool {
+    match wanted {
+        XdpMode::Auto => true,
+        XdpMode::Native => used == Mode::Native,
+        XdpMode::Generic => used == Mode::Generic,
+    }
+}
+
+fn replace(program: &mut Xdp, path: &Path) -> Result<()> {
+    let link = FdLink::from(PinnedLink::from_pin(path)?);
+    let id = program.attach_to_link(XdpLink::try_from(link)?)?;
+    // The pin holds the link; this handle must not detach it when it goes.
+    let _ = FdLink::try_from(program.take_link(id)?);
+    Ok(())
+}
+
+fn attach_new(program: &mut Xdp, interface: &Interface, wanted: XdpMode, path: &Path) -> Result<Mode> {
+    let name = &interface.name;
+    let native = match wanted {
+        XdpMode::Native => true,
+        XdpMode::Generic => false,
+        XdpMode::Auto if interface.is_veth => {
+            tracing::warn!(
+                interface = %name,
+                "a veth sends an XDP answer only if its other end runs an XDP program, which cannot be seen from here: \
+                 using generic mode; set xdp_mode = \"native\" if it does"
+            );
+            false
+        }
+        XdpMode::Auto => true,
+    };
+    if native {
+        match attach_pinned(program, name, AttachMode::Driver, path) {
+            Ok(()) => return Ok(Mode::Native),
+            Err(error) if wanted == XdpMode::Native => {
+                return Err(error).with_context(|| {
+                    format!("attaching to {name} in native mode; xdp_mode = \"auto\" would use generic")
+                });
+            }
+            Err(error) => {
+                tracing::warn!(interface = %name, error = format!("{error:#}"), "no native XDP, using generic mode: slower");
+            }
+        }
+    }
+    attach_pinned(program, name, AttachMode::Skb, path)
+        .with_context(|| format!("attaching to {name} in generic mode"))?;
+    Ok(Mode::Generic)
+}
+
+fn attach_pinned(program: &mut Xdp, interface: &str, mode: AttachMode, path: &Path) -> Result<()> {
+    let id = program.attach(interface, mode)?;
+    // aya falls back to netlink, whose attachment would end with this process.
+    let link = FdLink::try_from(program.take_link(id)?)
+        .context("this kernel has no XDP links that can be pinned (needs Linux 5.9)")?;
+    link.pin(path).with_context(|| format!("pinning the link at {}", path.display()))?;
+    Ok(())
+}
+
+/// A name as the fixed, zero-padded bytes that maps hold; longer ones are cut at a character.
+pub fn padded<const N: usize>(name: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    let end = (0..=name.len().min(N)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
+    bytes
+}
+
+/// The text in zero-padded bytes.
+pub fn unpadded(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// The kernel's id of this boot, zero when it tells none.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_padded_and_cut_at_characters() {
+        assert_eq!(padded::<4>("ab"), *b"ab\0\0");
+        assert_eq!(padded::<4>("abcdef"), *b"abcd");
+        assert_eq!(padded::<4>("abcü"), *b"abc\0", "half a character is none");
+        assert_eq!(unpadded(b"ab\0\0"), "ab");
+        assert_eq!(unpadded(b"abcd"), "abcd");
+    }
+}

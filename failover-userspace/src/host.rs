@@ -1,0 +1,400 @@
+//! The host's side of a role: addresses on interfaces, announcements, and news of both from
+//! netlink. Runs on its own thread, because a netlink request waits for the kernel's RTNL lock and
+//! an advert must not.
+//!
+//! Deliberately absent: decisions. The election says what is wanted, this makes it so and keeps it
+//! so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use failover_common::wire::arp;
+use failover_common::wire::ethernet::Mac;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkFlags;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use crate::config::{Config, VirtualRouter};
+use crate::dataplane::{self, DataPlane};
+use crate::interface::{self, Interface};
+use crate::packet::FrameSender;
+use crate::plan::Plan;
+
+/// What the controller wants. Unbounded channels carry these and [`News`]: each is a change that
+/// the election's own timers and limits pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Addresses of that virtual router on the interface, and announced.
+    Take(usize),
+    /// Addresses off the interface.
+    Drop(usize),
+    /// Addresses announced once more.
+    Announce(usize),
+}
+
+/// What happened to an interface of the plan.
+#[derive(Debug)]
+pub struct News {
+    /// Index in [`Plan::interfaces`].
+    pub interface: usize,
+    /// As it is now; `None`: gone.
+    pub state: Option<Interface>,
+    /// For adverts, when the interface is a new one under the old name.
+    pub sender: Option<FrameSender>,
+}
+
+/// The thread's state.
+pub struct Host {
+    config: Arc<Config>,
+    netlink: Handle,
+    data_plane: DataPlane,
+    interfaces: Vec<Port>,
+    services: Vec<Service>,
+    news: UnboundedSender<News>,
+}
+
+/// An interface of the plan.
+struct Port {
+    name: String,
+    state: Option<Interface>,
+    sender: Option<FrameSender>,
+    /// The last index it had: map entries carry it.
+    index: u32,
+}
+
+/// A virtual router's addresses.
+struct Service {
+    interface: usize,
+    wanted: bool,
+    /// Addresses that are the interface's own and stay.
+    own: Vec<std::net::Ipv4Addr>,
+    rounds_left: u8,
+    next_round: Option<Instant>,
+    /// Whether the last attempt to put the addresses there failed, so that it is told once.
+    failing: bool,
+}
+
+impl Host {
+    /// Takes over the loaded program and the interfaces of the plan. `held` says for each virtual
+    /// router whether its addresses are to stay as an earlier controller put them.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened.
+    pub fn new(
+        config: Arc<Config>,
+        plan: &Plan,
+        data_plane: DataPlane,
+        held: &[bool],
+        netlink: Handle,
+        news: UnboundedSender<News>,
+    ) -> Result<Self> {
+        let interfaces = plan.interfaces.iter().map(Port::open).collect::<Result<_>>()?;
+        let services =
+            plan.routers.iter().zip(&config.virtual_routers).zip(held).map(|((router, virtual_router), held)| {
+                let state = &plan.interfaces[router.interface];
+                let addresses = virtual_router.addresses.iter().map(ipnet::Ipv4Net::addr);
+                Service {
+                    interface: router.interface,
+                    wanted: *held,
+                    own: addresses.filter(|address| dataplane::is_own(virtual_router, state, *address)).collect(),
+                    rounds_left: 0,
+                    next_round: None,
+                    failing: false,
+                }
+            });
+        let services = services.collect();
+        Ok(Self { config, netlink, data_plane, interfaces, services, news })
+    }
+
+    /// Serves wishes until their sender is gone, then takes all addresses off, detaches and
+    /// unpins.
+    ///
+    /// # Errors
+    /// When something could not be taken back.
+    pub async fn run(mut self, mut wishes: UnboundedReceiver<Wish>) -> Result<()> {
+        let mut events = self.watch()?;
+        self.refresh().await;
+        loop {
+            let next_round = self.services.iter().filter_map(|service| service.next_round).min();
+            tokio::select! {
+                biased;
+                wish = wishes.recv() => match wish {
+                    Some(wish) => self.grant(wish).await,
+                    None => break,
+                },
+                event = events.next() => match event {
+                    Some((message, _)) => self.hear(&message, &mut events).await,
+                    None => {
+                        tracing::warn!("the netlink socket closed; opening another one");
+                        events = self.watch()?;
+                        self.refresh().await;
+                    }
+                },
+                () = sleep_until(next_round) => self.announce_due(),
+            }
+        }
+        self.stop().await
+    }
+
+    /// Subscribes to changes of links and addresses.
+    fn watch(
+        &self,
+    ) -> Result<
+        futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
+    > {
+        let (connection, _, events) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
+                .context("opening a netlink socket for changes of interfaces")?;
+        tokio::spawn(connection);
+        Ok(events)
+    }
+
+    async fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Take(router) => {
+                self.services[router].wanted = true;
+                self.put(router).await;
+                let announce = self.config.virtual_routers[router].announce;
+                self.services[router].rounds_left = announce.count;
+                self.announce(router);
+            }
+            Wish::Drop(router) => {
+                self.services[router].wanted = false;
+                self.services[router].next_round = None;
+                self.take_off(router).await;
+            }
+            Wish::Announce(router) => self.announce_once(router),
+        }
+    }
+
+    /// One netlink message. Carrier loss is told before anything is asked; all else is looked up
+    /// anew, once for as many messages as there are.
+    async fn hear(
+        &mut self,
+        message: &NetlinkMessage<RouteNetlinkMessage>,
+        events: &mut futures_channel::mpsc::UnboundedReceiver<(
+            NetlinkMessage<RouteNetlinkMessage>,
+            rtnetlink::sys::SocketAddr,
+        )>,
+    ) {
+        self.hear_carrier_loss(message);
+        while let Ok((message, _)) = events.try_recv() {
+            self.hear_carrier_loss(&message);
+        }
+        self.refresh().await;
+    }
+
+    fn hear_carrier_loss(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &message.payload else { return };
+        let up = LinkFlags::Up | LinkFlags::LowerUp;
+        if link.header.flags.contains(up) {
+            return;
+        }
+        for (interface, port) in self.interfaces.iter_mut().enumerate() {
+            let Some(state) = &mut port.state else { continue };
+            if state.index == link.header.index && state.is_up {
+                state.is_up = false;
+                let _ = self.news.send(News { interface, state: Some(state.clone()), sender: None });
+            }
+        }
+    }
+
+    /// Looks at all interfaces, tells what changed, and mends addresses.
+    async fn refresh(&mut self) {
+        let known = match interface::list(&self.netlink).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "asking the kernel about the interfaces failed");
+                return;
+            }
+        };
+        for index in 0..self.interfaces.len() {
+            self.refresh_port(index, &known);
+        }
+        for router in 0..self.services.len() {
+            self.mend(router).await;
+        }
+    }
+
+    fn refresh_port(&mut self, interface: usize, known: &BTreeMap<String, Interface>) {
+        let now = known.get(&self.interfaces[interface].name).cloned();
+        let port = &mut self.interfaces[interface];
+        let is_new = now.as_ref().is_some_and(|now| now.index != port.index || port.state.is_none());
+        let mut sender = None;
+        if let Some(now) = now.as_ref().filter(|_| is_new) {
+            match self.adopt_port(interface, now) {
+                Ok(for_adverts) => sender = Some(for_adverts),
+                Err(error) => {
+                    tracing::error!(interface = %now.name, error = format!("{error:#}"), "the interface came back, but cannot be used");
+                    return;
+                }
+            }
+        }
+        let port = &mut self.interfaces[interface];
+        // The program's id is ours to change, and no news.
+        let comparable =
+            |state: &Option<Interface>| state.clone().map(|state| Interface { xdp_program: None, ..state });
+        if sender.is_none() && comparable(&port.state) == comparable(&now) {
+            return;
+        }
+        if now.is_none() && port.state.is_some() {
+            tracing::warn!(interface = %port.name, "the interface is gone");
+            port.sender = None;
+            let _ = self.data_plane.forget_interface(port.index);
+        }
+        port.state.clone_from(&now);
+        let _ = self.news.send(News { interface, state: now, sender });
+    }
+
+    /// An interface was made anew under the name: program, map entries and sockets move to it.
+    fn adopt_port(&mut self, interface: usize, now: &Interface) -> Result<FrameSender> {
+        self.data_plane.attach(now)?;
+        let from = self.interfaces[interface].index;
+        for (router, service) in self.services.iter().enumerate() {
+            if service.interface == interface {
+                self.data_plane.move_router(router as u32, &self.config.virtual_routers[router], from, now)?;
+            }
+        }
+        let port = Port::open(now)?;
+        self.interfaces[interface] = Port { state: None, ..port };
+        tracing::info!(interface = %now.name, "the interface is back");
+        Ok(FrameSender::open(now.index)?)
+    }
+
+    /// Puts back what somebody took off, and takes off what is not wanted.
+    async fn mend(&mut self, router: usize) {
+        let service = &self.services[router];
+        let virtual_router = &self.config.virtual_routers[router];
+        let Some(state) = &self.interfaces[service.interface].state else { return };
+        let is_there = |net: &ipnet::Ipv4Net| state.addresses.iter().any(|there| there.net.addr() == net.addr());
+        let wanted = service.wanted && virtual_router.accept;
+        let missing = virtual_router.addresses.iter().any(|net| !is_there(net));
+        let spare = virtual_router.addresses.iter().any(|net| is_there(net) && !service.own.contains(&net.addr()));
+        if wanted && missing {
+            tracing::warn!(instance = %virtual_router.name, "an address was missing from the interface: put back");
+            self.put(router).await;
+        } else if !wanted && spare {
+            self.take_off(router).await;
+        }
+    }
+
+    async fn put(&mut self, router: usize) {
+        let service = &self.services[router];
+        let virtual_router = &self.config.virtual_routers[router];
+        let Some(state) = self.interfaces[service.interface].state.as_ref().filter(|_| virtual_router.accept) else {
+            return;
+        };
+        let nets = virtual_router.addresses.iter().filter(|net| !service.own.contains(&net.addr()));
+        let results = join_all(nets.map(|net| interface::add_address(&self.netlink, state.index, *net))).await;
+        let error = results.into_iter().find_map(Result::err);
+        if let Some(error) = &error
+            && !service.failing
+        {
+            tracing::error!(
+                instance = %virtual_router.name,
+                error = format!("{error:#}"),
+                "the addresses are answered for, but could not be put on the interface: traffic to them is lost"
+            );
+        }
+        self.services[router].failing = error.is_some();
+        if error.is_none()
+            && let Some(state) = &mut self.interfaces[self.services[router].interface].state
+        {
+            note(state, virtual_router);
+        }
+    }
+
+    async fn take_off(&mut self, router: usize) {
+        let service = &self.services[router];
+        let virtual_router = &self.config.virtual_routers[router];
+        let Some(state) = &self.interfaces[service.interface].state else { return };
+        let there = state.addresses.iter().map(|there| there.net);
+        let ours = there.filter(|there| {
+            let address = there.addr();
+            virtual_router.addresses.iter().any(|net| net.addr() == address) && !service.own.contains(&address)
+        });
+        let ours: Vec<_> = ours.collect();
+        let results =
+            join_all(ours.iter().map(|net| interface::remove_address(&self.netlink, state.index, *net))).await;
+        if let Some(error) = results.into_iter().find_map(Result::err) {
+            tracing::error!(instance = %virtual_router.name, error = format!("{error:#}"), "an address stayed on the interface; it is fenced");
+        } else if let Some(state) = &mut self.interfaces[self.services[router].interface].state {
+            state.addresses.retain(|there| !ours.contains(&there.net));
+        }
+    }
+
+    fn announce_due(&mut self) {
+        let now = Instant::now();
+        for router in 0..self.services.len() {
+            if self.services[router].next_round.is_some_and(|at| at <= now) {
+                self.announce(router);
+            }
+        }
+    }
+
+    /// One round, and the date of the next.
+    fn announce(&mut self, router: usize) {
+        self.announce_once(router);
+        let announce = self.config.virtual_routers[router].announce;
+        let service = &mut self.services[router];
+        service.rounds_left = service.rounds_left.saturating_sub(1);
+        let pause = if service.rounds_left > 0 { announce.interval } else { announce.refresh };
+        let goes_on = service.wanted && (service.rounds_left > 0 || !announce.refresh.is_zero());
+        service.next_round = goes_on.then(|| Instant::now() + pause);
+    }
+
+    /// Both forms of gratuitous ARP for each address: some neighbours learn from one, some from the
+    /// other.
+    fn announce_once(&self, router: usize) {
+        let service = &self.services[router];
+        let port = &self.interfaces[service.interface];
+        let (Some(state), Some(sender), true) = (&port.state, &port.sender, service.wanted) else { return };
+        for net in &self.config.virtual_routers[router].addresses {
+            for operation in [arp::REQUEST, arp::REPLY] {
+                let frame = arp::announcement(operation, Mac(state.mac.0), net.addr().octets());
+                if let Err(error) = sender.send(&frame) {
+                    tracing::warn!(instance = %self.config.virtual_routers[router].name, %error, "an announcement did not go out");
+                }
+            }
+        }
+    }
+
+    /// Everything back as it was. The election has released before.
+    async fn stop(mut self) -> Result<()> {
+        for router in 0..self.services.len() {
+            self.services[router].wanted = false;
+            self.take_off(router).await;
+        }
+        self.data_plane.unload()
+    }
+}
+
+impl Port {
+    fn open(state: &Interface) -> Result<Self> {
+        let sender = FrameSender::open(state.index).with_context(|| format!("on interface {}", state.name))?;
+        Ok(Self { name: state.name.clone(), state: Some(state.clone()), sender: Some(sender), index: state.index })
+    }
+}
+
+/// Remembers addresses that were just put on an interface, until netlink tells of them.
+fn note(state: &mut Interface, virtual_router: &VirtualRouter) {
+    for net in &virtual_router.addresses {
+        if !state.addresses.iter().any(|there| there.net.addr() == net.addr()) {
+            state.addresses.push(interface::InterfaceAddress { net: *net, is_secondary: true });
+        }
+    }
+}
+
+/// Waits for a date; for ever without one.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,64 @@
+//! Frames out, and the multicast group in: one packet socket and one membership per interface.
+//!
+//! Deliberately absent: receiving. Adverts come through the kernel program's ring.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use failover_common::wire::vrrp::GROUP_IPV4;
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+
+/// Highest priority that needs no capability beyond CAP_NET_RAW's usual ones: the first band of
+/// the default queueing discipline.
+const SOCKET_PRIORITY: u32 = 6;
+
+/// A packet socket bound to one interface. Closing it leaves the multicast group.
+#[derive(Debug)]
+pub struct FrameSender {
+    socket: Socket,
+    _membership: Socket,
+}
+
+impl FrameSender {
+    /// Opens it, and joins the adverts' group, so that switches and the network card let them
+    /// through.
+    ///
+    /// # Errors
+    /// Those of the system calls, with which one it was.
+    pub fn open(ifindex: u32) -> io::Result<Self> {
+        let context =
+            |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+        // Protocol 0: nothing is received on it.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
+            .map_err(context("opening a packet socket (needs CAP_NET_RAW)"))?;
+        socket.bind(&link_address(ifindex)).map_err(context("binding the packet socket"))?;
+        socket.set_nonblocking(true)?;
+        // The traffic class inside the queueing discipline; DSCP CS6 is in the frame itself.
+        let _ = socket.set_priority(SOCKET_PRIORITY);
+        let membership = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(context("opening a UDP socket"))?;
+        membership
+            .join_multicast_v4_n(&Ipv4Addr::from(GROUP_IPV4), &InterfaceIndexOrAddress::Index(ifindex))
+            .map_err(context("joining 224.0.0.18"))?;
+        Ok(Self { socket, _membership: membership })
+    }
+
+    /// Hands one whole frame to the kernel.
+    ///
+    /// # Errors
+    /// ENETDOWN, ENXIO (interface down or gone), ENOBUFS (queue full or no carrier), and others
+    /// of send(2): the frame did not go out.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send(frame).map(drop)
+    }
+}
+
+/// `sockaddr_ll`, which no safe wrapper makes.
+fn link_address(ifindex: u32) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: `sockaddr_ll` is one of the platform's socket address types.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = ifindex as i32;
+    // SAFETY: the storage holds a `sockaddr_ll` of that family and length.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+}

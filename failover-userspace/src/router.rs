@@ -1,0 +1,374 @@
+//! One virtual router at run time: its election, its entry in the kernel's map, its frames; and the
+//! one place where the election's actions become effects.
+//!
+//! Invariant kept here: the lease is stored with `told_superior_ns`, the last superior advert that
+//! the election was told of. The kernel compares it with the last one it heard, so a claim made in
+//! ignorance is void from the start (ARCHITECTURE.md, invariant 3).
+
+use failover_common::abi::{ChecksumForm, Event, EventKind, Heard, Lease, State};
+use failover_common::address::Address;
+use failover_common::lease::{beats, is_live};
+use failover_common::wire::ethernet::Mac;
+use failover_common::wire::vrrp::{ADVERT_FRAME_LEN_MAX, AddressDigest, AdvertFrame, PRIORITY_RELEASE};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock;
+use crate::config::{ChecksumForm as Configured, Version, VirtualRouter};
+use crate::dataplane::{self, Entry};
+use crate::election::{Action, Election, HeardAdvert, Input, Parameters, Reason, Transition};
+use crate::host::Wish;
+use crate::interface::Interface;
+use crate::packet::FrameSender;
+use crate::plan::virtual_addresses;
+
+/// Where the effects go.
+pub struct Outlets<'a> {
+    /// The interface's packet socket; `None` while it is gone.
+    pub sender: Option<&'a FrameSender>,
+    /// The host's thread.
+    pub wishes: &'a UnboundedSender<Wish>,
+}
+
+/// See the module.
+pub struct Router {
+    config: VirtualRouter,
+    index: usize,
+    /// Index of its interface in the plan.
+    pub interface: usize,
+    election: Election,
+    entry: Entry,
+    frames: Frames,
+    usable: bool,
+    told_advert_ns: u64,
+    told_superior_ns: u64,
+    sends_failing: u32,
+    warned: Option<(Address, u16, u32)>,
+}
+
+/// The two adverts that are ever sent, built before they are needed.
+struct Frames {
+    mac: Mac,
+    own_address: [u8; 4],
+    checksum_form: ChecksumForm,
+    advert: Vec<u8>,
+    release: Vec<u8>,
+}
+
+impl Router {
+    /// A virtual router that has not started.
+    pub fn new(
+        config: &VirtualRouter,
+        index: usize,
+        interface: usize,
+        own_address: [u8; 4],
+        mac: Mac,
+        entry: Entry,
+    ) -> Self {
+        let parameters = Parameters {
+            own_address: Address::from_ipv4(own_address),
+            priority: config.priority,
+            version: wire_version(config.version),
+            advert_interval_cs: config.advert_interval_cs,
+            preempt: config.preempt,
+            preempt_delay_ns: config.preempt_delay.as_nanos() as u64,
+        };
+        let checksum_form = match config.checksum {
+            Configured::Auto | Configured::Rfc9568 => ChecksumForm::Message,
+            Configured::PseudoHeader => ChecksumForm::PseudoHeader,
+        };
+        Self {
+            frames: Frames::build(config, mac, own_address, checksum_form),
+            election: Election::new(parameters),
+            config: config.clone(),
+            index,
+            interface,
+            entry,
+            usable: false,
+            told_advert_ns: 0,
+            told_superior_ns: 0,
+            sends_failing: 0,
+            warned: None,
+        }
+    }
+
+    /// The lease that an earlier controller left in the entry, if it is live.
+    pub fn live_lease(&self, now_ns: u64) -> Option<Lease> {
+        let lease = self.entry.lease();
+        is_live(now_ns, lease.until_ns, lease.claimed_after_ns, self.entry.last_superior_ns()).then_some(lease)
+    }
+
+    /// Starts, with the lease of an earlier controller if there is one.
+    pub fn start(&mut self, is_usable: bool, resumed: Option<Lease>, outlets: &Outlets<'_>) {
+        // What was heard before this start is history: the timers begin now.
+        self.told_superior_ns = self.entry.last_superior_ns();
+        self.told_advert_ns = self.entry.last_advert_ns();
+        self.usable = is_usable;
+        let input = match resumed {
+            Some(lease) if is_usable => {
+                self.told_superior_ns = lease.claimed_after_ns;
+                Input::Resume { lease_until_ns: lease.until_ns }
+            }
+            _ if is_usable => Input::Startup,
+            _ => Input::LinkDown,
+        };
+        if !matches!(input, Input::Resume { .. }) {
+            self.entry.set_lease(Lease::default());
+        }
+        self.give(input, outlets);
+    }
+
+    /// When [`Self::timeout`] is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.election.next_deadline()
+    }
+
+    /// The deadline has come: first all that the kernel heard, then the time.
+    pub fn timeout(&mut self, outlets: &Outlets<'_>) {
+        self.catch_up(outlets);
+        self.election.handle_timeout(clock::now_ns());
+        self.pump(outlets);
+    }
+
+    /// Tells the election what the map knows and no event told: steady adverts, and whatever a full
+    /// ring lost.
+    fn catch_up(&mut self, outlets: &Outlets<'_>) {
+        // In this order: what moved the first word is in the second, or something later is.
+        let superior_ns = self.entry.last_superior_ns();
+        let heard = self.entry.heard();
+        if heard.last_advert_ns > self.told_advert_ns {
+            self.hear(&heard, outlets);
+        }
+        if superior_ns > self.told_superior_ns {
+            // Its event was lost and another advert took its place in the map. All that is known
+            // is that it beats us.
+            let advert = HeardAdvert {
+                received_at_ns: superior_ns,
+                source: Address([0xff; 16]),
+                priority: self.config.priority,
+                interval_cs: self.config.advert_interval_cs,
+            };
+            self.tell(advert, outlets);
+        }
+    }
+
+    fn hear(&mut self, heard: &Heard, outlets: &Outlets<'_>) {
+        self.learn(heard.source, heard.interval_cs, heard.address_digest, heard.checksum_form);
+        let advert = HeardAdvert {
+            received_at_ns: heard.last_advert_ns,
+            source: heard.source,
+            priority: heard.priority,
+            interval_cs: heard.interval_cs,
+        };
+        self.tell(advert, outlets);
+    }
+
+    /// One event of the ring.
+    pub fn event(&mut self, event: &Event, outlets: &Outlets<'_>) {
+        match event.kind {
+            EventKind::Advert if event.at_ns == self.told_advert_ns => {}
+            EventKind::Advert => {
+                self.learn(event.address, event.interval_cs, event.address_digest, event.checksum_form);
+                let advert = HeardAdvert {
+                    received_at_ns: event.at_ns,
+                    source: event.address,
+                    priority: event.priority,
+                    interval_cs: event.interval_cs,
+                };
+                self.tell(advert, outlets);
+            }
+            EventKind::Conflict => {
+                tracing::warn!(
+                    instance = %self.config.name, address = %event.address.to_ip(), mac = %Hex(event.mac),
+                    "another station claims the address by ARP; announcing it again"
+                );
+                self.give(Input::Conflict, outlets);
+            }
+            EventKind::OwnAdvert => tracing::warn!(
+                instance = %self.config.name, address = %event.address.to_ip(), mac = %Hex(event.mac),
+                "an advert came in that has this node's own address as its source: a loop in the network, or two \
+                 nodes with one address"
+            ),
+        }
+    }
+
+    fn tell(&mut self, advert: HeardAdvert, outlets: &Outlets<'_>) {
+        let own_address = Address::from_ipv4(self.frames.own_address);
+        self.told_advert_ns = self.told_advert_ns.max(advert.received_at_ns);
+        let is_unknown = advert.source == Address([0xff; 16]);
+        if is_unknown || beats(advert.priority, &advert.source, self.config.priority, &own_address) {
+            self.told_superior_ns = self.told_superior_ns.max(advert.received_at_ns);
+        }
+        self.give(Input::Advert(advert), outlets);
+    }
+
+    /// Follows the peer's checksum, and tells once of a peer that is configured differently.
+    fn learn(&mut self, source: Address, interval_cs: u16, address_digest: u32, checksum_form: ChecksumForm) {
+        if self.config.checksum == Configured::Auto
+            && self.config.version == Version::V3
+            && checksum_form == ChecksumForm::PseudoHeader
+            && self.frames.checksum_form != checksum_form
+        {
+            tracing::info!(instance = %self.config.name, peer = %source.to_ip(), "the peer sums a pseudo-header into its adverts; doing the same");
+            self.frames = Frames::build(&self.config, self.frames.mac, self.frames.own_address, checksum_form);
+        }
+        let other_interval = interval_cs != self.config.advert_interval_cs;
+        let mut digest = AddressDigest::default();
+        self.config.addresses.iter().for_each(|net| digest.add(net.addr().octets()));
+        let other_addresses = address_digest != digest.0;
+        if !(other_interval || other_addresses) || self.warned == Some((source, interval_cs, address_digest)) {
+            return;
+        }
+        self.warned = Some((source, interval_cs, address_digest));
+        if other_interval {
+            tracing::warn!(
+                instance = %self.config.name, peer = %source.to_ip(), theirs_ms = u32::from(interval_cs) * 10,
+                ours_ms = u32::from(self.config.advert_interval_cs) * 10,
+                "the peer advertises at another interval; it is learned while the peer is active"
+            );
+        }
+        if other_addresses {
+            tracing::warn!(instance = %self.config.name, peer = %source.to_ip(), "the peer lists other addresses than this node is configured with");
+        }
+    }
+
+    /// The interface changed, or is gone.
+    pub fn interface_changed(
+        &mut self,
+        state: Option<&Interface>,
+        config: &crate::config::Config,
+        outlets: &Outlets<'_>,
+    ) {
+        let virtual_addresses = virtual_addresses(config, &self.config.interface, self.config.priority);
+        let own_address = state.and_then(|state| state.primary_address(&virtual_addresses));
+        if let (Some(state), Some(own_address)) = (state, own_address) {
+            let moved = (self.frames.mac, self.frames.own_address) != (state.mac, own_address.octets());
+            let settings = dataplane::settings(&self.config, state, own_address);
+            if moved || self.entry.settings() != settings {
+                self.entry.set_settings(&settings);
+                self.election.set_own_address(Address::from(own_address));
+                self.frames = Frames::build(&self.config, state.mac, own_address.octets(), self.frames.checksum_form);
+                let _ = outlets.wishes.send(Wish::Announce(self.index));
+            }
+        }
+        let is_usable = own_address.is_some() && state.is_some_and(|state| state.is_up);
+        if is_usable != self.usable {
+            self.usable = is_usable;
+            self.give(if is_usable { Input::LinkUp } else { Input::LinkDown }, outlets);
+        }
+    }
+
+    /// Releases.
+    pub fn shut_down(&mut self, outlets: &Outlets<'_>) {
+        self.give(Input::Shutdown, outlets);
+    }
+
+    fn give(&mut self, input: Input, outlets: &Outlets<'_>) {
+        self.election.handle(clock::now_ns(), input);
+        self.pump(outlets);
+    }
+
+    /// Applies what the election wants, in its order.
+    fn pump(&mut self, outlets: &Outlets<'_>) {
+        while let Some(action) = self.election.poll_action() {
+            match action {
+                Action::SendAdvert { priority } => self.send(priority, outlets),
+                Action::SetLease { until_ns } => {
+                    self.entry.set_lease(Lease { until_ns, claimed_after_ns: self.told_superior_ns });
+                }
+                // The host's thread only goes away when the process does.
+                Action::TakeAddresses => drop(outlets.wishes.send(Wish::Take(self.index))),
+                Action::DropAddresses => drop(outlets.wishes.send(Wish::Drop(self.index))),
+                Action::Announce => drop(outlets.wishes.send(Wish::Announce(self.index))),
+                Action::Report(transition) => self.report(&transition),
+            }
+        }
+    }
+
+    fn send(&mut self, priority: u8, outlets: &Outlets<'_>) {
+        let frame = if priority == PRIORITY_RELEASE { &self.frames.release } else { &self.frames.advert };
+        let before_send_ns = clock::now_ns();
+        let result = match outlets.sender {
+            Some(sender) => sender.send(frame),
+            None => Err(rustix::io::Errno::NODEV.into()),
+        };
+        match result {
+            Ok(()) => {
+                self.entry.count_advert_sent();
+                if self.sends_failing > 0 {
+                    tracing::info!(instance = %self.config.name, failed = self.sends_failing, "adverts go out again");
+                    self.sends_failing = 0;
+                }
+                self.election.handle(clock::now_ns(), Input::AdvertSent { before_send_ns });
+            }
+            Err(error) => {
+                if self.sends_failing == 0 {
+                    tracing::warn!(instance = %self.config.name, interface = %self.config.interface, %error, "an advert did not go out; the lease is not renewed");
+                }
+                self.sends_failing = self.sends_failing.saturating_add(1);
+                self.election.handle(clock::now_ns(), Input::AdvertFailed);
+            }
+        }
+    }
+
+    fn report(&self, transition: &Transition) {
+        let mut report = self.entry.report();
+        if transition.from != transition.to {
+            report.state = transition.to;
+            report.transitions += 1;
+            report.since_unix_ms = clock::unix_ms();
+            self.entry.set_report(&report);
+        }
+        let instance = &self.config.name;
+        let (from, to, reason) = (transition.from, transition.to, transition.reason.to_string());
+        let silent_ns = transition.last_sign_ns.map(|sign_ns| clock::now_ns().saturating_sub(sign_ns));
+        match silent_ns
+            .filter(|_| to == State::Active && !matches!(transition.reason, Reason::Preempting | Reason::Resumed))
+        {
+            Some(silent_ns) => tracing::info!(
+                %instance, ?from, ?to, reason, unanswered_ms_at_most = silent_ns as f64 / 1e6, "role"
+            ),
+            None => tracing::info!(%instance, ?from, ?to, reason, "role"),
+        }
+    }
+}
+
+impl Frames {
+    fn build(config: &VirtualRouter, mac: Mac, own_address: [u8; 4], checksum_form: ChecksumForm) -> Self {
+        let addresses: Vec<[u8; 4]> = config.addresses.iter().map(|net| net.addr().octets()).collect();
+        let build = |priority| {
+            let mut buffer = [0; ADVERT_FRAME_LEN_MAX];
+            let frame = AdvertFrame {
+                source_mac: mac,
+                source: own_address,
+                version: wire_version(config.version),
+                vrid: config.vrid,
+                priority,
+                interval_cs: config.advert_interval_cs,
+                addresses: &addresses,
+                password: config.password,
+                checksum_form,
+            };
+            // `config` allows no more addresses than the buffer holds.
+            let len = frame.emit(&mut buffer).unwrap_or_default();
+            buffer[..len].to_vec()
+        };
+        Self { mac, own_address, checksum_form, advert: build(config.priority), release: build(PRIORITY_RELEASE) }
+    }
+}
+
+fn wire_version(version: Version) -> u8 {
+    match version {
+        Version::V2 => 2,
+        Version::V3 => 3,
+    }
+}
+
+/// A hardware address for people.
+struct Hex([u8; 6]);
+
+impl std::fmt::Display for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}

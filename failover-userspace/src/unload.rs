@@ -1,0 +1,64 @@
+//! `failover unload`: takes away what a dead controller left.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::dataplane::maps::{self, Snapshot};
+use crate::dataplane::{self, pins};
+use crate::interface;
+
+/// What there was to take away.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is loaded there.
+    Nothing,
+    /// Detached and unpinned, with that many addresses taken off.
+    Unloaded(usize),
+}
+
+/// Takes the addresses off, detaches the program and removes the pins.
+///
+/// # Errors
+/// When a controller is running, or something could not be removed.
+pub async fn unload(pin_path: &Path) -> Result<Outcome> {
+    if !pin_path.exists() {
+        return Ok(Outcome::Nothing);
+    }
+    let Some(_lock) = pins::lock(pin_path)? else {
+        let pid = maps::read_meta(pin_path).map_or(0, |meta| meta.controller_pid);
+        bail!(
+            "a controller (process {pid}) is running with pin_path {}: stop it, it unloads by itself",
+            pin_path.display()
+        );
+    };
+    // Addresses first: while the program is attached they are fenced.
+    let removed = match Snapshot::read(pin_path) {
+        Ok(snapshot) => remove_addresses(&snapshot).await?,
+        Err(error) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the maps cannot be read: virtual addresses may be left on interfaces"
+            );
+            0
+        }
+    };
+    pins::remove_all(pin_path)?;
+    Ok(Outcome::Unloaded(removed))
+}
+
+async fn remove_addresses(snapshot: &Snapshot) -> Result<usize> {
+    let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
+    tokio::spawn(connection);
+    let known = interface::list(&netlink).await?;
+    let mut removed = 0;
+    for (ifindex, address) in dataplane::put_addresses(snapshot) {
+        let interface = known.values().find(|interface| interface.index == ifindex);
+        let there = interface.and_then(|state| state.addresses.iter().find(|there| there.net.addr() == address));
+        if let Some(there) = there {
+            interface::remove_address(&netlink, ifindex, there.net).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
