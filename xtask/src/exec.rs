@@ -45,6 +45,22 @@ pub fn cargo() -> Command {
     command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// The same arguments, variables and directory for another program.
+pub fn with_program(command: &Command, program: impl AsRef<OsStr>) -> Command {
+    let mut other = Command::new(program);
+    other.args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        other.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
+}
+
 /// Runs `command` with its output on the terminal; `purpose` starts the error when it fails.
 pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
     announce(command);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::exec;
-use crate::packages::{Package, Packages};
+use crate::packages::{Package, Packages, may_install};
 use crate::toolchain::parse_release;
 
 /// The version that is installed, and the oldest that is used.
@@ -69,9 +69,9 @@ fn why_not(path: &Path, llvm: u32) -> Option<String> {
 
 fn install(llvm: u32, packages: &Packages) -> Result<()> {
     let purpose = "bpf-linker is built with it, and links the XDP program";
-    if env::var_os("FAILOVER_NO_INSTALL").is_some_and(|value| !value.is_empty() && value != "0") {
+    if !may_install() {
         bail!(
-            "missing: bpf-linker {VERSION} with LLVM {llvm} (it links the XDP program), and FAILOVER_NO_INSTALL is set\n\
+            "missing: bpf-linker {VERSION} or later with LLVM {llvm} or later (it links the XDP program), and FAILOVER_NO_INSTALL is set\n\
              install LLVM {llvm} with its headers, then:\n  \
              LLVM_PREFIX=/usr/lib/llvm-{llvm} {}",
             install_words(llvm)
@@ -81,16 +81,8 @@ fn install(llvm: u32, packages: &Packages) -> Result<()> {
         Some(prefix) => prefix,
         None => {
             let wanted = [
-                Package::new(
-                    format!("llvm-{llvm}-dev"),
-                    format!("llvm{llvm}-devel"),
-                    "llvm",
-                ),
-                Package::new(
-                    format!("libpolly-{llvm}-dev"),
-                    format!("llvm{llvm}-static"),
-                    "polly",
-                ),
+                Package::new(format!("llvm-{llvm}-dev"), "llvm-devel", "llvm"),
+                Package::new(format!("libpolly-{llvm}-dev"), "", "polly"),
             ];
             packages.install(&wanted, purpose)?;
             llvm_prefix(llvm).with_context(|| {
@@ -150,15 +142,12 @@ fn llvm_prefix(llvm: u32) -> Option<PathBuf> {
 
 fn is_llvm(prefix: &Path, llvm: u32) -> bool {
     let header = prefix.join("include/llvm/Config/llvm-config.h");
-    let define = format!("#define LLVM_VERSION_MAJOR {llvm}\n");
-    std::fs::read_to_string(header).is_ok_and(|text| text.contains(&define)) && has_polly(prefix)
-}
-
-/// Debian's LLVM names polly among its libraries, but ships it apart.
-fn has_polly(prefix: &Path) -> bool {
-    !prefix.starts_with("/usr/lib")
-        || !prefix.join("bin/llvm-config").exists()
-        || prefix.join("lib/libPolly.a").exists()
+    let define = format!("#define LLVM_VERSION_MAJOR {llvm}");
+    // Debian's LLVM counts polly among its libraries, but ships it apart.
+    let complete = prefix.join("lib/libPolly.a").exists() || !prefix.starts_with("/usr/lib/");
+    complete
+        && std::fs::read_to_string(header)
+            .is_ok_and(|text| text.lines().any(|line| line.trim_end() == define))
 }
 
 /// Where `cargo install` puts programs.
@@ -179,8 +168,10 @@ pub fn llvm_in(ldd: &str) -> Option<u32> {
     let name = ldd
         .split_whitespace()
         .find(|word| word.starts_with("libLLVM"))?;
-    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-    parse_release(&format!("{digits}.0")).map(|(major, _)| major)
+    name.split(|c: char| !c.is_ascii_digit())
+        .find(|digits| !digits.is_empty())?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -5,23 +5,37 @@
 
 mod compile;
 mod exec;
+mod lab;
 mod linker;
+mod lint;
+mod load;
 mod packages;
 mod paths;
+mod report;
+mod setup;
+mod test;
+mod tidy;
 mod toolchain;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::lab::LabVerb;
 use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
 
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
-    about = "Builds, runs and tests failover; installs what that needs, saying so first"
+    bin_name = "cargo xtask",
+    about = "Builds, runs and tests failover; installs what that needs, saying so first",
+    after_help = "Environment:\n  \
+                  FAILOVER_NO_INSTALL=1   install nothing: say what is missing, and stop\n  \
+                  FAILOVER_BPF_RUSTC      the compiler for the XDP program, instead of the first usable one\n  \
+                  CARGO_TARGET_DIR        where everything is built"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -36,10 +50,32 @@ enum Verb {
         #[arg(long)]
         debug: bool,
     },
+    /// Build, then run the controller on this node, or the lab
+    BuildAndLoad {
+        /// Run the controller as this file says
+        #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+        config: Option<PathBuf>,
+        /// Play the lab's story (the default)
+        #[arg(long)]
+        lab: bool,
+    },
+    /// Two nodes and a client in network namespaces
+    Lab {
+        #[command(subcommand)]
+        verb: Option<LabVerb>,
+    },
+    /// Run every ring of tests that can run here
+    Test {
+        /// Only tests whose names contain one of these
+        #[arg(value_name = "FILTER")]
+        filters: Vec<String>,
+    },
+    /// Check formatting, lints, documentation and the project's own rules
+    Lint,
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -48,18 +84,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<()> {
     let paths = Paths::find()?;
     let packages = Packages::detect();
-    match cli.verb {
-        Verb::Build { debug } => compile::build(
-            &paths,
-            &packages,
-            if debug {
-                Profile::Debug
-            } else {
-                Profile::Release
-            },
-        ),
+    match &cli.verb {
+        Verb::Build { debug: true } => compile::build(&paths, &packages, Profile::Debug),
+        Verb::Build { debug: false } => compile::build(&paths, &packages, Profile::Release),
+        // --lab says what no --config means anyway.
+        Verb::BuildAndLoad { config, lab: _ } => {
+            load::build_and_load(&paths, &packages, config.as_deref())
+        }
+        Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
+        Verb::Test { filters } => test::test(&paths, &packages, filters),
+        Verb::Lint => lint::lint(&paths, &packages),
     }
 }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 
 use crate::exec;
 
@@ -152,11 +152,7 @@ impl Packages {
     }
 
     fn missing(&self, packages: &[Package]) -> String {
-        let names: Vec<&str> = packages
-            .iter()
-            .map(|package| package.name_for(self.family))
-            .collect();
-        format!("missing: {}", listed(&names))
+        format!("missing: {}", listed(&names_in(self.family, packages)))
     }
 
     fn advice(&self, packages: &[Package]) -> String {
@@ -164,10 +160,7 @@ impl Packages {
             .into_iter()
             .filter(|family| self.family == Family::Other || *family == self.family)
             .map(|family| {
-                let names: Vec<&str> = packages
-                    .iter()
-                    .map(|package| package.name_for(family))
-                    .collect();
+                let names = names_in(family, packages);
                 format!("  {} {}", family.install_command(), names.join(" "))
             })
             .collect();
@@ -178,9 +171,7 @@ impl Packages {
     }
 
     fn obstacle(&self) -> Option<&'static str> {
-        if std::env::var_os("FAILOVER_NO_INSTALL")
-            .is_some_and(|value| !value.is_empty() && value != "0")
-        {
+        if !may_install() {
             Some("FAILOVER_NO_INSTALL is set")
         } else if self.family != Family::Debian || !Path::new("/usr/bin/apt-get").exists() {
             Some("it only drives apt-get, and this is not Debian or a relative of it")
@@ -212,6 +203,11 @@ impl Family {
     }
 }
 
+/// Whether the user lets xtask install things: not when `FAILOVER_NO_INSTALL` is set.
+pub fn may_install() -> bool {
+    std::env::var_os("FAILOVER_NO_INSTALL").is_none_or(|value| value.is_empty() || value == "0")
+}
+
 /// `a`, `a and b`, `a, b and c`.
 pub fn listed(names: &[&str]) -> String {
     match names {
@@ -219,6 +215,15 @@ pub fn listed(names: &[&str]) -> String {
         [one] => (*one).to_string(),
         [most @ .., last] => format!("{} and {last}", most.join(", ")),
     }
+}
+
+/// The family's names for packages; what it ships as part of another package has none.
+fn names_in(family: Family, packages: &[Package]) -> Vec<&str> {
+    packages
+        .iter()
+        .map(|package| package.name_for(family))
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// The family that an os-release file tells of: its `ID`, then its relatives in `ID_LIKE`.

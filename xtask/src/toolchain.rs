@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::exec;
-use crate::packages::{Package, Packages};
+use crate::packages::{Package, Packages, may_install};
 use crate::paths::BPF_TARGET;
 
 /// The oldest rustc that may build the frame path: the workspace's own `rust-version`.
@@ -164,9 +164,7 @@ fn install(packages: &Packages, refused: &[String]) -> Result<()> {
     if debian_has_recent_core(packages) && packages.fits(&[DEBIAN_RUSTC, DEBIAN_CORE]) {
         return packages.install(&debian, &purpose);
     }
-    let allowed =
-        env::var_os("FAILOVER_NO_INSTALL").is_none_or(|value| value.is_empty() || value == "0");
-    if allowed && exec::find_program("rustup").is_some() {
+    if may_install() && exec::find_program("rustup").is_some() {
         eprintln!("installing rustup's component rust-src ({purpose})");
         return exec::run(
             exec::command("rustup").args(["component", "add", "rust-src"]),
