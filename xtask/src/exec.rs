@@ -175,12 +175,9 @@ fn path_with_system_directories() -> OsString {
 }
 
 fn is_cargo_library_path(path: &Path) -> bool {
-    path.components().any(|part| {
-        matches!(
-            part.as_os_str().to_str(),
-            Some("rustlib" | "toolchains" | "target")
-        )
-    }) || path.ends_with("debug")
+    path.components()
+        .any(|part| matches!(part.as_os_str().to_str(), Some("rustlib" | "toolchains")))
+        || path.ends_with("debug")
         || path.ends_with("deps")
 }
 

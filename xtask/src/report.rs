@@ -80,6 +80,17 @@ impl Report {
         self.total().failed
     }
 
+    /// Whether not one test was seen.
+    pub fn is_empty(&self) -> bool {
+        let Counts {
+            passed,
+            failed,
+            skipped,
+            ..
+        } = self.total();
+        passed + failed + skipped == 0
+    }
+
     fn total(&self) -> Counts {
         let mut total = Counts::default();
         for (_, counts) in &self.rows {

@@ -51,6 +51,12 @@ pub fn test(paths: &Paths, packages: &Packages, filters: &[String]) -> Result<()
     if report.failed() > 0 {
         bail!("some tests failed");
     }
+    if report.is_empty() && !filters.is_empty() {
+        bail!(
+            "no test that can run here has a name that contains {}",
+            filters.join(" or ")
+        );
+    }
     Ok(())
 }
 
