@@ -1,3 +1,101 @@
-//! placeholder
+//! The project's own commands. One file per verb; `cargo xtask --help` lists them.
+//!
+//! xtask finds or installs what a verb needs, then calls cargo and the project's programs. It links none of the
+//! project's crates, so it builds in seconds and works before they do.
 
-fn main() {}
+mod compile;
+mod exec;
+mod lab;
+mod linker;
+mod lint;
+mod load;
+mod packages;
+mod paths;
+mod report;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::lab::LabVerb;
+use crate::packages::Packages;
+use crate::paths::{Paths, Profile};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, runs and tests failover; installs what that needs, saying so first",
+    after_help = "Environment:\n  \
+                  FAILOVER_NO_INSTALL=1   install nothing: say what is missing, and stop\n  \
+                  FAILOVER_BPF_RUSTC      the compiler for the XDP program, instead of the first usable one\n  \
+                  CARGO_TARGET_DIR        where everything is built"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build the eBPF objects and the programs that embed them
+    Build {
+        /// Build the host programs without optimisation (the eBPF objects are always optimised)
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Build, then run the controller on this node, or the lab
+    BuildAndLoad {
+        /// Run the controller as this file says
+        #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+        config: Option<PathBuf>,
+        /// Play the lab's story (the default)
+        #[arg(long)]
+        lab: bool,
+    },
+    /// Two nodes and a client in network namespaces
+    Lab {
+        #[command(subcommand)]
+        verb: Option<LabVerb>,
+    },
+    /// Run every ring of tests that can run here
+    Test {
+        /// Only tests whose names contain one of these
+        #[arg(value_name = "FILTER")]
+        filters: Vec<String>,
+    },
+    /// Check formatting, lints, documentation and the project's own rules
+    Lint,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let paths = Paths::find()?;
+    let packages = Packages::detect();
+    match &cli.verb {
+        Verb::Build { debug: true } => compile::build(&paths, &packages, Profile::Debug),
+        Verb::Build { debug: false } => compile::build(&paths, &packages, Profile::Release),
+        // --lab says what no --config means anyway.
+        Verb::BuildAndLoad { config, lab: _ } => {
+            load::build_and_load(&paths, &packages, config.as_deref())
+        }
+        Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
+        Verb::Test { filters } => test::test(&paths, &packages, filters),
+        Verb::Lint => lint::lint(&paths, &packages),
+    }
+}

@@ -1,0 +1,125 @@
+//! `cargo xtask lint`: every check that runs no project code. All of them run; the failures are listed at the end.
+//!
+//! Deliberately absent: the project's own rules, which are `tidy.rs`.
+
+use anyhow::{Result, bail};
+
+use crate::compile::ebpf_cargo;
+use crate::exec;
+use crate::packages::Packages;
+use crate::paths::Paths;
+use crate::setup;
+use crate::tidy;
+use crate::toolchain::BpfRustc;
+
+/// Runs all checks.
+pub fn lint(paths: &Paths, packages: &Packages) -> Result<()> {
+    setup::cargo_components()?;
+    let checks: [(&str, Check); 5] = [
+        ("formatting", formatting),
+        ("clippy", clippy),
+        ("the eBPF programs", ebpf),
+        ("documentation", documentation),
+        ("tidy", tidy_check),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        if let Err(error) = check(paths, packages) {
+            eprintln!("error: {error:#}");
+            failed.push(name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!(
+            "lint: {} of {} checks failed: {}",
+            failed.len(),
+            checks.len(),
+            failed.join(", ")
+        );
+    }
+    println!("lint: all {} checks passed", checks.len());
+    Ok(())
+}
+
+type Check = fn(&Paths, &Packages) -> Result<()>;
+
+fn formatting(paths: &Paths, _: &Packages) -> Result<()> {
+    let mut command = exec::cargo();
+    command
+        .current_dir(&paths.root)
+        .args(["fmt", "--all", "--check"]);
+    exec::run(
+        &mut command,
+        "checking the formatting (`cargo fmt --all` repairs it)",
+    )
+}
+
+/// The host crates with their tests, and the frame path's library as plain code.
+fn clippy(paths: &Paths, _: &Packages) -> Result<()> {
+    let mut command = exec::cargo();
+    command.current_dir(&paths.root);
+    command.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    exec::run(&mut command, "clippy")
+}
+
+/// The eBPF binaries, which only the BPF compiler can read: with its own clippy if it has one.
+fn ebpf(paths: &Paths, packages: &Packages) -> Result<()> {
+    let compiler = BpfRustc::find_or_install(packages)?;
+    let target = paths.target.join("bpf-lint");
+    let parts = (
+        compiler.sibling("cargo"),
+        compiler.sibling("cargo-clippy"),
+        compiler.sibling("clippy-driver"),
+    );
+    if let (Some(cargo), Some(clippy), Some(_)) = parts {
+        eprintln!("the eBPF programs, with clippy:");
+        let checked = ebpf_cargo(paths, &compiler, "clippy");
+        let mut command = exec::with_program(&checked, clippy);
+        // cargo-clippy calls back the cargo that called it: here, that of its own toolchain.
+        command.env("CARGO", cargo).arg("--target-dir").arg(target);
+        return exec::run(
+            command.args(["--", "-D", "warnings"]),
+            "clippy for the eBPF programs",
+        );
+    }
+    eprintln!(
+        "the eBPF programs, compiled with warnings denied ({} has no clippy):",
+        compiler.rustc.display()
+    );
+    let mut command = ebpf_cargo(paths, &compiler, "check");
+    command
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Dwarnings")
+        .arg("--target-dir")
+        .arg(target);
+    exec::run(
+        &mut command,
+        "compiling the eBPF programs with warnings denied",
+    )
+}
+
+fn documentation(paths: &Paths, _: &Packages) -> Result<()> {
+    let mut command = exec::cargo();
+    command
+        .current_dir(&paths.root)
+        .args(["doc", "--no-deps", "--workspace"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    exec::run(&mut command, "building the documentation")
+}
+
+fn tidy_check(paths: &Paths, _: &Packages) -> Result<()> {
+    let findings = tidy::scan(&paths.root)?;
+    for remark in &findings.remarks {
+        eprintln!("note: {remark}");
+    }
+    if findings.errors.is_empty() {
+        return Ok(());
+    }
+    bail!("tidy:\n  {}", findings.errors.join("\n  "))
+}
