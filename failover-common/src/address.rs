@@ -27,17 +27,20 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
     KnownLayout,
     Unaligned,
 )]
-pub struct Address(pub [u8; 16]);
+pub struct Address {
+    /// The 16 bytes.
+    pub bytes: [u8; 16],
+}
 
 impl Address {
     /// `::`, "none yet".
-    pub const UNSPECIFIED: Self = Self([0; 16]);
+    pub const UNSPECIFIED: Self = Self { bytes: [0; 16] };
 
     /// The v4-mapped form of four bytes in network byte order.
     #[inline(always)]
     pub const fn from_ipv4(bytes: [u8; 4]) -> Self {
         let [a, b, c, d] = bytes;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
     }
 
     /// Whether this is `::`.
@@ -48,7 +51,7 @@ impl Address {
 
     /// The address as the standard library has it; v4-mapped becomes IPv4.
     pub fn to_ip(self) -> IpAddr {
-        let v6 = Ipv6Addr::from(self.0);
+        let v6 = Ipv6Addr::from(self.bytes);
         v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
     }
 }
@@ -66,7 +69,7 @@ mod tests {
     #[test]
     fn ipv4_is_mapped_and_comes_back() {
         let address = Address::from(Ipv4Addr::new(192, 0, 2, 10));
-        assert_eq!(address.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10]);
+        assert_eq!(address.bytes, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10]);
         assert_eq!(address.to_ip(), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)));
         assert!(Address::UNSPECIFIED.is_unspecified() && !address.is_unspecified());
     }

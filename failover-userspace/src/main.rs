@@ -89,11 +89,8 @@ fn status(pin_path: &Path, json: bool) -> Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_NOT_LOADED));
     }
     let status = Status::read(pin_path)?;
-    if json {
-        print(&format!("{}\n", status.json()))?
-    } else {
-        print(&status.table())?
-    }
+    let text = if json { format!("{}\n", status.json()) } else { status.table() };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

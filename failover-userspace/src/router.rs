@@ -41,6 +41,8 @@ pub struct Router {
     usable: bool,
     told_advert_ns: u64,
     told_superior_ns: u64,
+    /// The last superior advert told; before the first, one that could be anybody's.
+    last_superior: HeardAdvert,
     sends_failing: u32,
     warned: Option<(Address, u16, u32)>,
 }
@@ -86,6 +88,12 @@ impl Router {
             usable: false,
             told_advert_ns: 0,
             told_superior_ns: 0,
+            last_superior: HeardAdvert {
+                received_at_ns: 0,
+                source: Address { bytes: [0xff; 16] },
+                priority: config.priority,
+                interval_cs: config.advert_interval_cs,
+            },
             sends_failing: 0,
             warned: None,
         }
@@ -135,19 +143,19 @@ impl Router {
         // In this order: what moved the first word is in the second, or something later is.
         let superior_ns = self.entry.last_superior_ns();
         let heard = self.entry.heard();
+        if superior_ns != heard.last_advert_ns {
+            self.tell_missed_superior(superior_ns, outlets);
+        }
         if heard.last_advert_ns > self.told_advert_ns {
             self.hear(&heard, outlets);
         }
+    }
+
+    /// Of a superior advert that another one has followed in the map, only its time is left. It was
+    /// one of a steady row, or its event was lost: at any rate it was like the last one told.
+    fn tell_missed_superior(&mut self, superior_ns: u64, outlets: &Outlets<'_>) {
         if superior_ns > self.told_superior_ns {
-            // Its event was lost and another advert took its place in the map. All that is known
-            // is that it beats us.
-            let advert = HeardAdvert {
-                received_at_ns: superior_ns,
-                source: Address([0xff; 16]),
-                priority: self.config.priority,
-                interval_cs: self.config.advert_interval_cs,
-            };
-            self.tell(advert, outlets);
+            self.tell(HeardAdvert { received_at_ns: superior_ns, ..self.last_superior }, outlets);
         }
     }
 
@@ -167,6 +175,10 @@ impl Router {
         match event.kind {
             EventKind::Advert if event.at_ns == self.told_advert_ns => {}
             EventKind::Advert => {
+                let superior_ns = self.entry.last_superior_ns();
+                if superior_ns < event.at_ns {
+                    self.tell_missed_superior(superior_ns, outlets);
+                }
                 self.learn(event.address, event.interval_cs, event.address_digest, event.checksum_form);
                 let advert = HeardAdvert {
                     received_at_ns: event.at_ns,
@@ -194,9 +206,9 @@ impl Router {
     fn tell(&mut self, advert: HeardAdvert, outlets: &Outlets<'_>) {
         let own_address = Address::from_ipv4(self.frames.own_address);
         self.told_advert_ns = self.told_advert_ns.max(advert.received_at_ns);
-        let is_unknown = advert.source == Address([0xff; 16]);
-        if is_unknown || beats(advert.priority, &advert.source, self.config.priority, &own_address) {
+        if beats(advert.priority, &advert.source, self.config.priority, &own_address) {
             self.told_superior_ns = self.told_superior_ns.max(advert.received_at_ns);
+            self.last_superior = advert;
         }
         self.give(Input::Advert(advert), outlets);
     }

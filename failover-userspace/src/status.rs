@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use failover_common::abi::{COUNTER_NAMES, State, VirtualRouter, XdpMode};
+use failover_common::abi::{COUNTER_NAMES, VirtualRouter, XdpMode};
 use failover_common::lease::{LEASE_INTERVALS, NS_PER_CS, is_live};
 use serde_json::{Map, Value, json};
 
@@ -35,10 +35,10 @@ impl Status {
         if live { router.lease.until_ns - self.now_ns } else { 0 }
     }
 
-    /// Who is Active, as far as this node knows: itself, or the last advertiser while its adverts
-    /// are fresh.
+    /// Who is Active, as far as this node knows: itself under a live lease, or the last advertiser
+    /// while its adverts are fresh.
     fn active(&self, router: &VirtualRouter) -> Option<(String, u8)> {
-        if router.report.state == State::Active {
+        if self.lease_remaining_ns(router) > 0 {
             return Some((router.settings.own_address.to_ip().to_string(), router.settings.priority));
         }
         let heard = &router.heard;

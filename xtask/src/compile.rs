@@ -27,10 +27,7 @@ pub enum Host {
 pub fn build(paths: &Paths, packages: &Packages, profile: Profile) -> Result<()> {
     all(paths, packages, profile, Host::ProductAndLab)?;
     println!("built {}", paths.shown(&paths.failover(profile)).display());
-    println!(
-        "   with {} inside",
-        paths.shown(&paths.xdp_object()).display()
-    );
+    println!("   with {} inside", paths.shown(&paths.xdp_object()).display());
     Ok(())
 }
 
@@ -40,16 +37,10 @@ pub fn all(paths: &Paths, packages: &Packages, profile: Profile, host: Host) -> 
     let linker = linker::find_or_install(compiler.version.llvm, packages)?;
     let mut command = ebpf_cargo(paths, &compiler, "build");
     command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
-    exec::run(
-        command.arg("--target-dir").arg(paths.bpf_target()),
-        "building the eBPF objects",
-    )?;
+    exec::run(command.arg("--target-dir").arg(paths.bpf_target()), "building the eBPF objects")?;
     for object in [paths.xdp_object(), paths.lab_pass_object()] {
         if !object.exists() {
-            bail!(
-                "the eBPF build succeeded, and {} is not there",
-                object.display()
-            );
+            bail!("the eBPF build succeeded, and {} is not there", object.display());
         }
     }
     build_package(paths, profile, "failover-userspace")?;
@@ -69,43 +60,25 @@ pub fn ebpf_cargo(paths: &Paths, compiler: &BpfRustc, verb: impl AsRef<OsStr>) -
     command
         .current_dir(&paths.root)
         .arg(verb)
-        .args([
-            "--package",
-            "failover-ebpf",
-            "--features",
-            "program",
-            "--bins",
-            "--release",
-            "--target",
-            BPF_TARGET,
-        ])
+        .args(["--package", "failover-ebpf", "--features", "program", "--bins", "--release", "--target", BPF_TARGET])
         .env("RUSTC", &compiler.rustc)
         // aya-ebpf uses features that are not stable yet; this admits them on a stable compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         // BTF is made from debug information, and names the fields that bpftool prints.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
-        .env(
-            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS",
-            "-Clink-arg=--btf",
-        );
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Clink-arg=--btf");
     if compiler.core == Core::Source {
         command.arg("-Zbuild-std=core");
     }
     // These would take the place of the flags above.
-    command
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("CARGO_BUILD_TARGET");
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_BUILD_TARGET");
     command
 }
 
 /// `cargo VERB` for host packages, with the eBPF object that the product embeds.
 pub fn host_cargo(paths: &Paths, verb: &str, profile: Profile) -> Command {
     let mut command = exec::cargo();
-    command
-        .current_dir(&paths.root)
-        .arg(verb)
-        .env("FAILOVER_EBPF_OBJECT", paths.xdp_object());
+    command.current_dir(&paths.root).arg(verb).env("FAILOVER_EBPF_OBJECT", paths.xdp_object());
     if profile == Profile::Release {
         command.arg("--release");
     }
@@ -114,8 +87,5 @@ pub fn host_cargo(paths: &Paths, verb: &str, profile: Profile) -> Command {
 
 fn build_package(paths: &Paths, profile: Profile, package: &str) -> Result<()> {
     let purpose = format!("building {package}");
-    exec::run(
-        host_cargo(paths, "build", profile).args(["--package", package]),
-        &purpose,
-    )
+    exec::run(host_cargo(paths, "build", profile).args(["--package", package]), &purpose)
 }

@@ -28,9 +28,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
         }
     }
     if let Some(paths) = env::var_os("LD_LIBRARY_PATH") {
-        let kept: Vec<PathBuf> = env::split_paths(&paths)
-            .filter(|path| !is_cargo_library_path(path))
-            .collect();
+        let kept: Vec<PathBuf> = env::split_paths(&paths).filter(|path| !is_cargo_library_path(path)).collect();
         match env::join_paths(&kept) {
             Ok(paths) if !kept.is_empty() => command.env("LD_LIBRARY_PATH", paths),
             _ => command.env_remove("LD_LIBRARY_PATH"),
@@ -64,10 +62,7 @@ pub fn with_program(command: &Command, program: impl AsRef<OsStr>) -> Command {
 /// Runs `command` with its output on the terminal; `purpose` starts the error when it fails.
 pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
     announce(command);
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .map_err(|error| not_started(command, purpose, &error))?;
+    let status = command.stdin(Stdio::null()).status().map_err(|error| not_started(command, purpose, &error))?;
     if !status.success() {
         bail!("{purpose} failed ({status}); tried: {}", describe(command));
     }
@@ -76,15 +71,8 @@ pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
 
 /// Standard output of a quiet look-up, or nothing when it cannot run or fails.
 pub fn output_of(command: &mut Command) -> Option<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Becomes `command`, so that signals and the exit status are its own. Returns only on failure.
@@ -115,9 +103,7 @@ pub fn describe(command: &Command) -> String {
         .get_envs()
         .filter(|(name, _)| *name != "PATH" && *name != "LD_LIBRARY_PATH")
         .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quoted(value?))));
-    let words = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quoted);
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
@@ -136,16 +122,13 @@ pub fn program_candidates(name: &str) -> Vec<PathBuf> {
 
 /// Whether `path` is a file that somebody may execute.
 pub fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Whether this process may do what only root may.
 pub fn is_root() -> bool {
     // The owner of /proc/self is the effective user.
-    Path::new("/proc/self")
-        .metadata()
-        .is_ok_and(|metadata| metadata.uid() == 0)
+    Path::new("/proc/self").metadata().is_ok_and(|metadata| metadata.uid() == 0)
 }
 
 /// An error for a step that needs root, with the command that would do it.
@@ -153,9 +136,7 @@ pub fn require_root(step: &str, arguments: &str) -> Result<()> {
     if is_root() {
         return Ok(());
     }
-    Err(anyhow!(
-        "{step} needs root; run it with sudo: sudo -E env \"PATH=$PATH\" cargo xtask {arguments}"
-    ))
+    Err(anyhow!("{step} needs root; run it with sudo: sudo -E env \"PATH=$PATH\" cargo xtask {arguments}"))
 }
 
 /// Reads a text file, naming it in the error.
@@ -175,17 +156,13 @@ fn path_with_system_directories() -> OsString {
 }
 
 fn is_cargo_library_path(path: &Path) -> bool {
-    path.components()
-        .any(|part| matches!(part.as_os_str().to_str(), Some("rustlib" | "toolchains")))
+    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("rustlib" | "toolchains")))
         || path.ends_with("debug")
         || path.ends_with("deps")
 }
 
 fn not_started(command: &Command, purpose: &str, error: &std::io::Error) -> anyhow::Error {
-    anyhow!(
-        "{purpose} failed: cannot run {}: {error}",
-        describe(command)
-    )
+    anyhow!("{purpose} failed: cannot run {}: {error}", describe(command))
 }
 
 fn quoted(word: &OsStr) -> String {
@@ -211,12 +188,8 @@ mod tests {
 
     #[test]
     fn cargos_own_library_paths_are_told_from_the_users() {
-        assert!(is_cargo_library_path(Path::new(
-            "/home/u/p/target/debug/deps"
-        )));
-        assert!(is_cargo_library_path(Path::new(
-            "/home/u/.rustup/toolchains/stable/lib"
-        )));
+        assert!(is_cargo_library_path(Path::new("/home/u/p/target/debug/deps")));
+        assert!(is_cargo_library_path(Path::new("/home/u/.rustup/toolchains/stable/lib")));
         assert!(!is_cargo_library_path(Path::new("/opt/vendor/lib")));
     }
 }

@@ -35,26 +35,17 @@ pub enum LabVerb {
 /// Builds what the lab needs, then becomes it.
 pub fn lab(paths: &Paths, packages: &Packages, verb: &LabVerb) -> Result<()> {
     let words = verb.words();
-    exec::require_root(
-        "the lab (network namespaces, XDP)",
-        &format!("lab {}", words.join(" ")),
-    )?;
+    exec::require_root("the lab (network namespaces, XDP)", &format!("lab {}", words.join(" ")))?;
     if verb.wants_fresh_build() || !paths.lab().exists() {
         setup::programs(Need::Lab, packages)?;
         compile::all(paths, packages, Profile::Release, Host::ProductAndLab)?;
     }
     if !paths.lab().exists() {
-        bail!(
-            "failover-tests is built, and {} is not there",
-            paths.lab().display()
-        );
+        bail!("failover-tests is built, and {} is not there", paths.lab().display());
     }
     let mut command = exec::command(paths.lab());
     command.args(words);
-    Err(exec::replace(
-        name_artifacts(paths, &mut command),
-        "running the lab",
-    ))
+    Err(exec::replace(name_artifacts(paths, &mut command), "running the lab"))
 }
 
 /// Tells the lab and the tests where the built programs are.

@@ -28,28 +28,22 @@ pub fn find_or_install(llvm: u32, packages: &Packages) -> Result<PathBuf> {
     install(llvm, packages)?;
     refused.clear();
     let Some(found) = find(llvm, &mut refused) else {
-        bail!(
-            "installed bpf-linker {VERSION}, and still none is usable:\n{}",
-            refused.join("\n")
-        );
+        bail!("installed bpf-linker {VERSION}, and still none is usable:\n{}", refused.join("\n"));
     };
     Ok(found)
 }
 
 fn find(llvm: u32, refused: &mut Vec<String>) -> Option<PathBuf> {
-    let in_cargo = cargo_bin_directories()
-        .into_iter()
-        .map(|directory| directory.join("bpf-linker"));
-    exec::program_candidates("bpf-linker")
-        .into_iter()
-        .chain(in_cargo.filter(|path| exec::is_executable(path)))
-        .find(|path| match why_not(path, llvm) {
+    let in_cargo = cargo_bin_directories().into_iter().map(|directory| directory.join("bpf-linker"));
+    exec::program_candidates("bpf-linker").into_iter().chain(in_cargo.filter(|path| exec::is_executable(path))).find(
+        |path| match why_not(path, llvm) {
             None => true,
             Some(reason) => {
                 refused.push(format!("{}: {reason}", path.display()));
                 false
             }
-        })
+        },
+    )
 }
 
 /// Why this bpf-linker will not do.
@@ -90,13 +84,9 @@ fn install(llvm: u32, packages: &Packages) -> Result<()> {
             })?
         }
     };
-    eprintln!(
-        "installing bpf-linker {VERSION} with cargo (it links the XDP program; about a minute)"
-    );
+    eprintln!("installing bpf-linker {VERSION} with cargo (it links the XDP program; about a minute)");
     let mut command = exec::cargo();
-    command
-        .args(install_words(llvm).split_whitespace().skip(1))
-        .arg("--force");
+    command.args(install_words(llvm).split_whitespace().skip(1)).arg("--force");
     command.env("LLVM_PREFIX", prefix);
     // It is a program for this host, built with the active compiler, whatever the caller builds for.
     for name in [
@@ -116,9 +106,7 @@ fn install(llvm: u32, packages: &Packages) -> Result<()> {
 }
 
 fn install_words(llvm: u32) -> String {
-    format!(
-        "cargo install bpf-linker --version {VERSION} --locked --no-default-features --features llvm-{llvm}"
-    )
+    format!("cargo install bpf-linker --version {VERSION} --locked --no-default-features --features llvm-{llvm}")
 }
 
 /// Where LLVM `llvm` with its headers is installed.
@@ -126,18 +114,12 @@ fn llvm_prefix(llvm: u32) -> Option<PathBuf> {
     let asked = env::var_os("LLVM_PREFIX").map(PathBuf::from);
     let debian = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
     let fedora = PathBuf::from(format!("/usr/lib64/llvm{llvm}"));
-    let configured = [format!("llvm-config-{llvm}"), "llvm-config".into()]
-        .into_iter()
-        .find_map(|program| {
-            let version = exec::output_of(exec::command(&program).arg("--version"))?;
-            let prefix = exec::output_of(exec::command(&program).arg("--prefix"))?;
-            (parse_release(&version)?.0 == llvm).then(|| PathBuf::from(prefix.trim_end()))
-        });
-    asked
-        .into_iter()
-        .chain([debian, fedora])
-        .chain(configured)
-        .find(|prefix| is_llvm(prefix, llvm))
+    let configured = [format!("llvm-config-{llvm}"), "llvm-config".into()].into_iter().find_map(|program| {
+        let version = exec::output_of(exec::command(&program).arg("--version"))?;
+        let prefix = exec::output_of(exec::command(&program).arg("--prefix"))?;
+        (parse_release(&version)?.0 == llvm).then(|| PathBuf::from(prefix.trim_end()))
+    });
+    asked.into_iter().chain([debian, fedora]).chain(configured).find(|prefix| is_llvm(prefix, llvm))
 }
 
 fn is_llvm(prefix: &Path, llvm: u32) -> bool {
@@ -145,33 +127,23 @@ fn is_llvm(prefix: &Path, llvm: u32) -> bool {
     let define = format!("#define LLVM_VERSION_MAJOR {llvm}");
     // Debian's LLVM counts polly among its libraries, but ships it apart.
     let complete = prefix.join("lib/libPolly.a").exists() || !prefix.starts_with("/usr/lib/");
-    complete
-        && std::fs::read_to_string(header)
-            .is_ok_and(|text| text.lines().any(|line| line.trim_end() == define))
+    complete && std::fs::read_to_string(header).is_ok_and(|text| text.lines().any(|line| line.trim_end() == define))
 }
 
 /// Where `cargo install` puts programs.
 fn cargo_bin_directories() -> Vec<PathBuf> {
     let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
-    [
-        env::var_os("CARGO_INSTALL_ROOT").map(PathBuf::from),
-        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home),
-    ]
-    .into_iter()
-    .flatten()
-    .map(|root| root.join("bin"))
-    .collect()
+    [env::var_os("CARGO_INSTALL_ROOT").map(PathBuf::from), env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)]
+        .into_iter()
+        .flatten()
+        .map(|root| root.join("bin"))
+        .collect()
 }
 
 /// LLVM's major version among the libraries that `ldd` lists: `libLLVM.so.22.1`, `libLLVM-18.so`.
 pub fn llvm_in(ldd: &str) -> Option<u32> {
-    let name = ldd
-        .split_whitespace()
-        .find(|word| word.starts_with("libLLVM"))?;
-    name.split(|c: char| !c.is_ascii_digit())
-        .find(|digits| !digits.is_empty())?
-        .parse()
-        .ok()
+    let name = ldd.split_whitespace().find(|word| word.starts_with("libLLVM"))?;
+    name.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?.parse().ok()
 }
 
 #[cfg(test)]
@@ -182,14 +154,8 @@ mod tests {
     fn llvms_version_is_in_its_librarys_name() {
         let debian = "\tlinux-vdso.so.1 (0x1)\n\tlibLLVM.so.22.1 => /usr/lib/llvm-22/lib/libLLVM.so.22.1 (0x2)\n";
         assert_eq!(llvm_in(debian), Some(22));
-        assert_eq!(
-            llvm_in("\tlibLLVM-18.so.1 => /usr/lib/libLLVM-18.so.1 (0x2)\n"),
-            Some(18)
-        );
-        assert_eq!(
-            llvm_in("\tlibLLVM-17.so => /usr/lib/libLLVM-17.so (0x2)\n"),
-            Some(17)
-        );
+        assert_eq!(llvm_in("\tlibLLVM-18.so.1 => /usr/lib/libLLVM-18.so.1 (0x2)\n"), Some(18));
+        assert_eq!(llvm_in("\tlibLLVM-17.so => /usr/lib/libLLVM-17.so (0x2)\n"), Some(17));
     }
 
     #[test]

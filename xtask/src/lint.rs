@@ -30,12 +30,7 @@ pub fn lint(paths: &Paths, packages: &Packages) -> Result<()> {
         }
     }
     if !failed.is_empty() {
-        bail!(
-            "lint: {} of {} checks failed: {}",
-            failed.len(),
-            checks.len(),
-            failed.join(", ")
-        );
+        bail!("lint: {} of {} checks failed: {}", failed.len(), checks.len(), failed.join(", "));
     }
     println!("lint: all {} checks passed", checks.len());
     Ok(())
@@ -45,27 +40,15 @@ type Check = fn(&Paths, &Packages) -> Result<()>;
 
 fn formatting(paths: &Paths, _: &Packages) -> Result<()> {
     let mut command = exec::cargo();
-    command
-        .current_dir(&paths.root)
-        .args(["fmt", "--all", "--check"]);
-    exec::run(
-        &mut command,
-        "checking the formatting (`cargo fmt --all` repairs it)",
-    )
+    command.current_dir(&paths.root).args(["fmt", "--all", "--check"]);
+    exec::run(&mut command, "checking the formatting (`cargo fmt --all` repairs it)")
 }
 
 /// The host crates with their tests, and the frame path's library as plain code.
 fn clippy(paths: &Paths, _: &Packages) -> Result<()> {
     let mut command = exec::cargo();
     command.current_dir(&paths.root);
-    command.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     exec::run(&mut command, "clippy")
 }
 
@@ -73,43 +56,24 @@ fn clippy(paths: &Paths, _: &Packages) -> Result<()> {
 fn ebpf(paths: &Paths, packages: &Packages) -> Result<()> {
     let compiler = BpfRustc::find_or_install(packages)?;
     let target = paths.target.join("bpf-lint");
-    let parts = (
-        compiler.sibling("cargo"),
-        compiler.sibling("cargo-clippy"),
-        compiler.sibling("clippy-driver"),
-    );
+    let parts = (compiler.sibling("cargo"), compiler.sibling("cargo-clippy"), compiler.sibling("clippy-driver"));
     if let (Some(cargo), Some(clippy), Some(_)) = parts {
         eprintln!("the eBPF programs, with clippy:");
         let checked = ebpf_cargo(paths, &compiler, "clippy");
         let mut command = exec::with_program(&checked, clippy);
         // cargo-clippy calls back the cargo that called it: here, that of its own toolchain.
         command.env("CARGO", cargo).arg("--target-dir").arg(target);
-        return exec::run(
-            command.args(["--", "-D", "warnings"]),
-            "clippy for the eBPF programs",
-        );
+        return exec::run(command.args(["--", "-D", "warnings"]), "clippy for the eBPF programs");
     }
-    eprintln!(
-        "the eBPF programs, compiled with warnings denied ({} has no clippy):",
-        compiler.rustc.display()
-    );
+    eprintln!("the eBPF programs, compiled with warnings denied ({} has no clippy):", compiler.rustc.display());
     let mut command = ebpf_cargo(paths, &compiler, "check");
-    command
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Dwarnings")
-        .arg("--target-dir")
-        .arg(target);
-    exec::run(
-        &mut command,
-        "compiling the eBPF programs with warnings denied",
-    )
+    command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Dwarnings").arg("--target-dir").arg(target);
+    exec::run(&mut command, "compiling the eBPF programs with warnings denied")
 }
 
 fn documentation(paths: &Paths, _: &Packages) -> Result<()> {
     let mut command = exec::cargo();
-    command
-        .current_dir(&paths.root)
-        .args(["doc", "--no-deps", "--workspace"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+    command.current_dir(&paths.root).args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings");
     exec::run(&mut command, "building the documentation")
 }
 

@@ -22,10 +22,7 @@ pub fn build_and_load(paths: &Paths, packages: &Packages, config: Option<&Path>)
 
 fn on_this_node(paths: &Paths, packages: &Packages, config: &Path) -> Result<()> {
     let config = absolute(config)?;
-    exec::require_root(
-        "loading an XDP program",
-        &format!("build-and-load --config {}", config.display()),
-    )?;
+    exec::require_root("loading an XDP program", &format!("build-and-load --config {}", config.display()))?;
     compile::all(paths, packages, Profile::Release, Host::Product)?;
     let mut command = exec::command(paths.failover(Profile::Release));
     command.args(["run", "--config"]).arg(config);
@@ -34,7 +31,5 @@ fn on_this_node(paths: &Paths, packages: &Packages, config: &Path) -> Result<()>
 
 /// A mistyped name is told before minutes of building, not after.
 fn absolute(config: &Path) -> Result<PathBuf> {
-    config
-        .canonicalize()
-        .with_context(|| format!("the configuration {} cannot be used", config.display()))
+    config.canonicalize().with_context(|| format!("the configuration {} cannot be used", config.display()))
 }

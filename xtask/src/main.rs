@@ -91,9 +91,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Build { debug: true } => compile::build(&paths, &packages, Profile::Debug),
         Verb::Build { debug: false } => compile::build(&paths, &packages, Profile::Release),
         // --lab says what no --config means anyway.
-        Verb::BuildAndLoad { config, lab: _ } => {
-            load::build_and_load(&paths, &packages, config.as_deref())
-        }
+        Verb::BuildAndLoad { config, lab: _ } => load::build_and_load(&paths, &packages, config.as_deref()),
         Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
         Verb::Test { filters } => test::test(&paths, &packages, filters),
         Verb::Lint => lint::lint(&paths, &packages),

@@ -46,11 +46,7 @@ pub struct Packages {
 impl Package {
     /// A package whose name differs between families.
     pub fn new(apt: impl Into<String>, dnf: impl Into<String>, pacman: impl Into<String>) -> Self {
-        Self {
-            apt: apt.into(),
-            dnf: dnf.into(),
-            pacman: pacman.into(),
-        }
+        Self { apt: apt.into(), dnf: dnf.into(), pacman: pacman.into() }
     }
 }
 
@@ -61,10 +57,7 @@ impl Packages {
             .iter()
             .find_map(|path| std::fs::read_to_string(path).ok())
             .unwrap_or_default();
-        Self {
-            family: family_of(&text),
-            lists_updated: Cell::new(false),
-        }
+        Self { family: family_of(&text), lists_updated: Cell::new(false) }
     }
 
     /// Whether packages may and can be installed here.
@@ -77,10 +70,7 @@ impl Packages {
         if !self.can_install() {
             return None;
         }
-        let look = || {
-            exec::output_of(apt("apt-cache").args(["policy", package]))
-                .and_then(|text| candidate_in(&text))
-        };
+        let look = || exec::output_of(apt("apt-cache").args(["policy", package])).and_then(|text| candidate_in(&text));
         look().or_else(|| {
             self.update_lists().ok()?;
             look()
@@ -90,23 +80,14 @@ impl Packages {
     /// Fetches the package lists, once per run.
     pub fn update_lists(&self) -> Result<()> {
         if !self.lists_updated.replace(true) {
-            exec::run(
-                apt("apt-get").args(["-q", "update"]),
-                "fetching the package lists",
-            )?;
+            exec::run(apt("apt-get").args(["-q", "update"]), "fetching the package lists")?;
         }
         Ok(())
     }
 
     /// Whether the packages can be installed next to what is there.
     pub fn fits(&self, packages: &[&str]) -> bool {
-        exec::output_of(
-            apt("apt-get")
-                .args(["-s", "-q"])
-                .args(INSTALL)
-                .args(packages),
-        )
-        .is_some()
+        exec::output_of(apt("apt-get").args(["-s", "-q"]).args(INSTALL).args(packages)).is_some()
     }
 
     /// Installs `packages`, saying so and `purpose` first.
@@ -114,20 +95,12 @@ impl Packages {
         if let Some(obstacle) = self.obstacle() {
             return Err(self.cannot_install(packages, purpose, obstacle));
         }
-        let names: Vec<&str> = packages
-            .iter()
-            .map(|package| package.apt.as_str())
-            .collect();
+        let names: Vec<&str> = packages.iter().map(|package| package.apt.as_str()).collect();
         eprintln!("installing {} with apt-get ({purpose})", listed(&names));
         if names.iter().any(|name| self.candidate(name).is_none()) {
             self.update_lists()?;
         }
-        let install = || {
-            exec::run(
-                apt("apt-get").args(["-q", "-y"]).args(INSTALL).args(&names),
-                "apt-get install",
-            )
-        };
+        let install = || exec::run(apt("apt-get").args(["-q", "-y"]).args(INSTALL).args(&names), "apt-get install");
         let Err(error) = install() else { return Ok(()) };
         if self.lists_updated.get() {
             return Err(self.cannot_install(packages, purpose, &format!("{error:#}")));
@@ -138,12 +111,7 @@ impl Packages {
     }
 
     /// The error for packages that are missing and cannot be installed from here.
-    pub fn cannot_install(
-        &self,
-        packages: &[Package],
-        purpose: &str,
-        obstacle: &str,
-    ) -> anyhow::Error {
+    pub fn cannot_install(&self, packages: &[Package], purpose: &str, obstacle: &str) -> anyhow::Error {
         anyhow!(
             "{} ({purpose}), and xtask cannot install it: {obstacle}\n{}",
             self.missing(packages),
@@ -164,10 +132,7 @@ impl Packages {
                 format!("  {} {}", family.install_command(), names.join(" "))
             })
             .collect();
-        format!(
-            "install it as root, then run this again:\n{}",
-            commands.join("\n")
-        )
+        format!("install it as root, then run this again:\n{}", commands.join("\n"))
     }
 
     fn obstacle(&self) -> Option<&'static str> {
@@ -219,11 +184,7 @@ pub fn listed(names: &[&str]) -> String {
 
 /// The family's names for packages; what it ships as part of another package has none.
 fn names_in(family: Family, packages: &[Package]) -> Vec<&str> {
-    packages
-        .iter()
-        .map(|package| package.name_for(family))
-        .filter(|name| !name.is_empty())
-        .collect()
+    packages.iter().map(|package| package.name_for(family)).filter(|name| !name.is_empty()).collect()
 }
 
 /// The family that an os-release file tells of: its `ID`, then its relatives in `ID_LIKE`.
@@ -248,10 +209,7 @@ pub fn family_of(os_release: &str) -> Family {
 
 /// The candidate's version in what `apt-cache policy` prints.
 pub fn candidate_in(policy: &str) -> Option<String> {
-    let version = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate:"))?
-        .trim();
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate:"))?.trim();
     (version != "(none)").then(|| version.to_string())
 }
 
@@ -274,44 +232,25 @@ mod tests {
 
     #[test]
     fn a_distribution_is_known_by_its_id_or_its_relatives() {
-        assert_eq!(
-            family_of("PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\n"),
-            Family::Debian
-        );
-        assert_eq!(
-            family_of("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"),
-            Family::Debian
-        );
-        assert_eq!(
-            family_of("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"),
-            Family::Fedora
-        );
+        assert_eq!(family_of("PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\n"), Family::Debian);
+        assert_eq!(family_of("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), Family::Debian);
+        assert_eq!(family_of("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"), Family::Fedora);
         assert_eq!(family_of("ID=fedora\nVERSION_ID=43\n"), Family::Fedora);
-        assert_eq!(
-            family_of("NAME=\"Manjaro\"\nID=manjaro\nID_LIKE=arch\n"),
-            Family::Arch
-        );
+        assert_eq!(family_of("NAME=\"Manjaro\"\nID=manjaro\nID_LIKE=arch\n"), Family::Arch);
         assert_eq!(family_of("ID=alpine\n"), Family::Other);
         assert_eq!(family_of(""), Family::Other);
     }
 
     #[test]
     fn id_is_not_mistaken_for_other_keys() {
-        assert_eq!(
-            family_of("VERSION_ID=debian\nVARIANT_ID=arch\n"),
-            Family::Other
-        );
+        assert_eq!(family_of("VERSION_ID=debian\nVARIANT_ID=arch\n"), Family::Other);
     }
 
     #[test]
     fn a_candidate_is_read_from_apt_cache_policy() {
-        let text =
-            "bpftool:\n  Installed: (none)\n  Candidate: 7.1.0+6.1.192-2\n  Version table:\n";
+        let text = "bpftool:\n  Installed: (none)\n  Candidate: 7.1.0+6.1.192-2\n  Version table:\n";
         assert_eq!(candidate_in(text).as_deref(), Some("7.1.0+6.1.192-2"));
-        assert_eq!(
-            candidate_in("rustup:\n  Installed: (none)\n  Candidate: (none)\n"),
-            None
-        );
+        assert_eq!(candidate_in("rustup:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(candidate_in(""), None);
     }
 
@@ -324,10 +263,7 @@ mod tests {
 
     #[test]
     fn an_unknown_distribution_is_told_all_three_names() {
-        let packages = Packages {
-            family: Family::Other,
-            lists_updated: Cell::new(false),
-        };
+        let packages = Packages { family: Family::Other, lists_updated: Cell::new(false) };
         let text = packages
             .cannot_install(
                 &[Package::new("tshark", "wireshark-cli", "wireshark-cli")],

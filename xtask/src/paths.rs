@@ -32,18 +32,14 @@ impl Paths {
     /// Finds the workspace from where xtask was built.
     pub fn find() -> Result<Self> {
         // Cargo sets the variable at run time too, so a workspace that was moved after a build is still found.
-        let manifest = env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let manifest =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = manifest
             .parent()
-            .context(
-                "xtask's own directory has no parent: run it as `cargo xtask` inside the workspace",
-            )?
+            .context("xtask's own directory has no parent: run it as `cargo xtask` inside the workspace")?
             .to_path_buf();
         let target = match env::var_os("CARGO_TARGET_DIR") {
-            Some(target) => env::current_dir()
-                .context("finding the current directory")?
-                .join(target),
+            Some(target) => env::current_dir().context("finding the current directory")?.join(target),
             None => root.join("target"),
         };
         Ok(Self { root, target })
@@ -80,10 +76,7 @@ impl Paths {
     }
 
     fn bpf_object(&self, name: &str) -> PathBuf {
-        self.bpf_target()
-            .join(BPF_TARGET)
-            .join(Profile::Release.directory())
-            .join(name)
+        self.bpf_target().join(BPF_TARGET).join(Profile::Release.directory()).join(name)
     }
 }
 

@@ -51,22 +51,14 @@ impl Report {
         } else if let Some((name, verdict)) = verdict_in(line) {
             match verdict {
                 Verdict::Failed => self.failures.push(format!("{}: {name}", self.target)),
-                Verdict::Ignored(reason) => self
-                    .skips
-                    .push(format!("{}: {name}: {reason}", self.target)),
+                Verdict::Ignored(reason) => self.skips.push(format!("{}: {name}: {reason}", self.target)),
             }
         }
     }
 
     /// Counts a step that failed without a failing test: it did not build, or died.
     pub fn step_failed(&mut self, ring: Ring, what: String) {
-        self.add(
-            ring,
-            Counts {
-                failed: 1,
-                ..Counts::default()
-            },
-        );
+        self.add(ring, Counts { failed: 1, ..Counts::default() });
         self.failures.push(what);
     }
 
@@ -82,12 +74,7 @@ impl Report {
 
     /// Whether not one test was seen.
     pub fn is_empty(&self) -> bool {
-        let Counts {
-            passed,
-            failed,
-            skipped,
-            ..
-        } = self.total();
+        let Counts { passed, failed, skipped, .. } = self.total();
         passed + failed + skipped == 0
     }
 
@@ -119,23 +106,11 @@ impl Counts {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<32} {:>7} {:>7} {:>8} {:>8}",
-            "ring", "passed", "failed", "skipped", "seconds"
-        )?;
+        writeln!(f, "{:<32} {:>7} {:>7} {:>8} {:>8}", "ring", "passed", "failed", "skipped", "seconds")?;
         for (ring, counts) in &self.rows {
-            let Counts {
-                passed,
-                failed,
-                skipped,
-                seconds,
-            } = counts;
+            let Counts { passed, failed, skipped, seconds } = counts;
             let ring = ring.to_string();
-            writeln!(
-                f,
-                "{ring:<32} {passed:>7} {failed:>7} {skipped:>8} {seconds:>8.1}"
-            )?;
+            writeln!(f, "{ring:<32} {passed:>7} {failed:>7} {skipped:>8} {seconds:>8.1}")?;
         }
         for name in &self.failures {
             writeln!(f, "failed: {name}")?;
@@ -143,12 +118,7 @@ impl fmt::Display for Report {
         for name in &self.skips {
             writeln!(f, "skipped: {name}")?;
         }
-        let Counts {
-            passed,
-            failed,
-            skipped,
-            ..
-        } = self.total();
+        let Counts { passed, failed, skipped, .. } = self.total();
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
@@ -270,23 +240,11 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     #[test]
     fn results_are_added_up_and_names_kept() {
         let report = report(OUTPUT, |_| Ring::Plain);
-        let expected = Counts {
-            passed: 5,
-            failed: 1,
-            skipped: 1,
-            seconds: 1.75,
-        };
+        let expected = Counts { passed: 5, failed: 1, skipped: 1, seconds: 1.75 };
         assert_eq!(report.rows, [(Ring::Plain, expected)]);
-        assert_eq!(
-            report.failures,
-            ["unittests src/lib.rs: wire::arp::tests::a_short_one_is_refused"]
-        );
+        assert_eq!(report.failures, ["unittests src/lib.rs: wire::arp::tests::a_short_one_is_refused"]);
         assert_eq!(report.skips, ["unittests src/lib.rs: slow: takes an hour"]);
-        assert!(
-            report
-                .to_string()
-                .ends_with("\n5 passed, 1 failed, 1 skipped")
-        );
+        assert!(report.to_string().ends_with("\n5 passed, 1 failed, 1 skipped"));
     }
 
     #[test]
@@ -295,11 +253,7 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
                       test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n\
                       Running tests/interop.rs (target/release/deps/interop-1)\n\
                       test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.00s\n";
-        let rings: Vec<Ring> = report(output, ring_of_target)
-            .rows
-            .iter()
-            .map(|row| row.0)
-            .collect();
+        let rings: Vec<Ring> = report(output, ring_of_target).rows.iter().map(|row| row.0).collect();
         assert_eq!(rings, [Ring::Loaded, Ring::Namespaces]);
         assert_eq!(ring_of_target("unittests src/lib.rs"), Ring::Plain);
         assert_eq!(ring_of_target("xdp/main.rs"), Ring::Namespaces);
@@ -310,26 +264,12 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let line = "test result: \x1b[32mok\x1b[0m. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; \
                     finished in 12.03s";
         let counts = counts_in(&without_colours(line));
-        assert_eq!(
-            counts,
-            Some(Counts {
-                passed: 7,
-                failed: 0,
-                skipped: 0,
-                seconds: 12.03
-            })
-        );
+        assert_eq!(counts, Some(Counts { passed: 7, failed: 0, skipped: 0, seconds: 12.03 }));
     }
 
     #[test]
     fn other_lines_count_nothing() {
-        for line in [
-            "",
-            "running 3 tests",
-            "test result: ",
-            "test result: ok. many passed",
-            "   Compiling x v1 (/p)",
-        ] {
+        for line in ["", "running 3 tests", "test result: ", "test result: ok. many passed", "   Compiling x v1 (/p)"] {
             assert_eq!(counts_in(line), None, "{line}");
             assert_eq!(target_in(line), None, "{line}");
         }
@@ -340,10 +280,6 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let mut report = Report::default();
         report.step_failed(Ring::Namespaces, "cargo test did not build".into());
         assert_eq!(report.failed(), 1);
-        assert!(
-            report
-                .to_string()
-                .contains("failed: cargo test did not build")
-        );
+        assert!(report.to_string().contains("failed: cargo test did not build"));
     }
 }

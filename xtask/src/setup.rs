@@ -30,28 +30,18 @@ struct Tool {
 
 /// Installs the missing ones among the programs that the lab, or the tests as well, run.
 pub fn programs(need: Need, packages: &Packages) -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS
-        .iter()
-        .filter(|tool| tool.need <= need && !tool.is_there())
-        .collect();
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| tool.need <= need && !tool.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let wanted: Vec<Package> = missing.iter().map(|tool| tool.package()).collect();
     packages.install(&wanted, need.purpose())?;
-    if missing
-        .iter()
-        .any(|tool| tool.programs.contains(&"keepalived"))
-    {
+    if missing.iter().any(|tool| tool.programs.contains(&"keepalived")) {
         keep_keepalived_from_running();
     }
     for tool in missing {
         if !tool.is_there() {
-            bail!(
-                "installed {}, and still do not find {}",
-                tool.apt,
-                tool.programs.join(", ")
-            );
+            bail!("installed {}, and still do not find {}", tool.apt, tool.programs.join(", "));
         }
     }
     Ok(())
@@ -71,10 +61,7 @@ pub fn cargo_components() -> Result<()> {
             );
         }
         eprintln!("installing rustup's component {component} ({purpose})");
-        exec::run(
-            exec::command("rustup").args(["component", "add", component]),
-            &format!("adding {component}"),
-        )?;
+        exec::run(exec::command("rustup").args(["component", "add", component]), &format!("adding {component}"))?;
     }
     Ok(())
 }
@@ -90,9 +77,7 @@ impl Need {
 
 impl Tool {
     fn is_there(&self) -> bool {
-        self.programs
-            .iter()
-            .all(|program| exec::find_program(program).is_some())
+        self.programs.iter().all(|program| exec::find_program(program).is_some())
     }
 
     fn package(&self) -> Package {
@@ -123,46 +108,10 @@ const TOOLS: [Tool; 7] = [
         pacman: "iproute2",
         need: Need::Lab,
     },
-    Tool {
-        programs: &["bpftool"],
-        apt: "bpftool",
-        dnf: "bpftool",
-        pacman: "bpf",
-        need: Need::Lab,
-    },
-    Tool {
-        programs: &["nsenter"],
-        apt: "util-linux",
-        dnf: "util-linux",
-        pacman: "util-linux",
-        need: Need::Lab,
-    },
-    Tool {
-        programs: &["sysctl", "ps"],
-        apt: "procps",
-        dnf: "procps-ng",
-        pacman: "procps-ng",
-        need: Need::Lab,
-    },
-    Tool {
-        programs: &["keepalived"],
-        apt: "keepalived",
-        dnf: "keepalived",
-        pacman: "keepalived",
-        need: Need::Tests,
-    },
-    Tool {
-        programs: &["tshark"],
-        apt: "tshark",
-        dnf: "wireshark-cli",
-        pacman: "wireshark-cli",
-        need: Need::Tests,
-    },
-    Tool {
-        programs: &["tcpdump"],
-        apt: "tcpdump",
-        dnf: "tcpdump",
-        pacman: "tcpdump",
-        need: Need::Tests,
-    },
+    Tool { programs: &["bpftool"], apt: "bpftool", dnf: "bpftool", pacman: "bpf", need: Need::Lab },
+    Tool { programs: &["nsenter"], apt: "util-linux", dnf: "util-linux", pacman: "util-linux", need: Need::Lab },
+    Tool { programs: &["sysctl", "ps"], apt: "procps", dnf: "procps-ng", pacman: "procps-ng", need: Need::Lab },
+    Tool { programs: &["keepalived"], apt: "keepalived", dnf: "keepalived", pacman: "keepalived", need: Need::Tests },
+    Tool { programs: &["tshark"], apt: "tshark", dnf: "wireshark-cli", pacman: "wireshark-cli", need: Need::Tests },
+    Tool { programs: &["tcpdump"], apt: "tcpdump", dnf: "tcpdump", pacman: "tcpdump", need: Need::Tests },
 ];

@@ -24,26 +24,16 @@ pub fn test(paths: &Paths, packages: &Packages, filters: &[String]) -> Result<()
     let started = Instant::now();
     let root = exec::is_root();
     let mut report = Report::default();
-    let prepared = if root {
-        prepare(paths, packages)
-    } else {
-        Ok(())
-    };
+    let prepared = if root { prepare(paths, packages) } else { Ok(()) };
     if let Err(error) = &prepared {
         eprintln!("error: {error:#}\nrings 2 and 4 cannot run; ring 1 still can");
-        report.step_failed(
-            Ring::Namespaces,
-            "rings 2 and 4: see the error above".into(),
-        );
+        report.step_failed(Ring::Namespaces, "rings 2 and 4: see the error above".into());
     }
     plain(paths, filters, &mut report)?;
     if root && prepared.is_ok() {
         privileged(paths, filters, &mut report)?;
     }
-    println!(
-        "\n{:.0} s in all, with setting up and building\n",
-        started.elapsed().as_secs_f64()
-    );
+    println!("\n{:.0} s in all, with setting up and building\n", started.elapsed().as_secs_f64());
     if !root {
         println!("skipped: rings 2 and 4 need root (run with sudo)");
     }
@@ -52,10 +42,7 @@ pub fn test(paths: &Paths, packages: &Packages, filters: &[String]) -> Result<()
         bail!("some tests failed");
     }
     if report.is_empty() && !filters.is_empty() {
-        bail!(
-            "no test that can run here has a name that contains {}",
-            filters.join(" or ")
-        );
+        bail!("no test that can run here has a name that contains {}", filters.join(" or "));
     }
     Ok(())
 }
@@ -67,21 +54,12 @@ fn prepare(paths: &Paths, packages: &Packages) -> Result<()> {
 
 /// Ring 1, as anybody may run it: stable toolchain, no root, no eBPF object.
 fn plain(paths: &Paths, filters: &[String], report: &mut Report) -> Result<()> {
-    let workspace = [
-        "--workspace",
-        "--exclude",
-        "failover-tests",
-        "--exclude",
-        "failover-ebpf",
-    ];
+    let workspace = ["--workspace", "--exclude", "failover-tests", "--exclude", "failover-ebpf"];
     // Its own run: in one with the rest, cargo would give it the features that the others ask of shared crates.
     let frame_path = ["--package", "failover-ebpf"];
     for packages in [workspace.as_slice(), frame_path.as_slice()] {
         let mut command = exec::cargo();
-        command
-            .current_dir(&paths.root)
-            .args(["test", "--no-fail-fast"])
-            .args(packages);
+        command.current_dir(&paths.root).args(["test", "--no-fail-fast"]).args(packages);
         command.arg("--").args(filters);
         step(&mut command, report, |_| Ring::Plain)?;
     }
@@ -105,18 +83,9 @@ fn step(command: &mut Command, report: &mut Report, ring_of: fn(&str) -> Ring) -
     let before = report.failed();
     let status = stream(command, |line| report.line(line, ring_of))?;
     if !status.success() && report.failed() == before {
-        let words: Vec<String> = command
-            .get_args()
-            .map(|word| word.to_string_lossy().into_owned())
-            .collect();
+        let words: Vec<String> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         let ring = ring_of(report.target());
-        report.step_failed(
-            ring,
-            format!(
-                "cargo {} did not finish ({status}); see above",
-                words.join(" ")
-            ),
-        );
+        report.step_failed(ring, format!("cargo {} did not finish ({status}); see above", words.join(" ")));
     }
     Ok(())
 }
@@ -129,13 +98,8 @@ fn stream(command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<Exit
         command.env("CARGO_TERM_COLOR", "always");
     }
     let (reader, writer) = std::io::pipe().context("making a pipe for the tests' output")?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone().context("sharing the pipe")?)
-        .stderr(writer);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot run {}", exec::describe(command)))?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone().context("sharing the pipe")?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", exec::describe(command)))?;
     // The command holds the pipe's writing end too; as long as it does, reading never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let (sender, chunks) = mpsc::channel();

@@ -33,11 +33,7 @@ pub fn scan(root: &Path) -> Result<Findings> {
     }
     files.sort();
     for file in files {
-        let name = file
-            .strip_prefix(root)
-            .unwrap_or(&file)
-            .to_string_lossy()
-            .into_owned();
+        let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
         check(&name, &exec::read(&file)?, &mut findings);
     }
     Ok(findings)
@@ -47,9 +43,7 @@ pub fn scan(root: &Path) -> Result<Findings> {
 pub fn check(name: &str, source: &str, findings: &mut Findings) {
     let lines = source.lines().count();
     if lines > LINES_MAX {
-        findings.remarks.push(format!(
-            "{name} has {lines} lines; more than {LINES_MAX} wants a division by concern"
-        ));
+        findings.remarks.push(format!("{name} has {lines} lines; more than {LINES_MAX} wants a division by concern"));
     }
     let code = code_only(source);
     for (line, word, next) in words(&code) {
@@ -60,14 +54,8 @@ pub fn check(name: &str, source: &str, findings: &mut Findings) {
             ));
         }
         // `unsafe(...)` only occurs in attributes, such as #[unsafe(no_mangle)].
-        if name.starts_with(FRAME_PATH)
-            && name != UNSAFE_FILE
-            && word == "unsafe"
-            && next != Some('(')
-        {
-            findings.errors.push(format!(
-                "{name}:{line}: `unsafe` in the frame path belongs into {UNSAFE_FILE}"
-            ));
+        if name.starts_with(FRAME_PATH) && name != UNSAFE_FILE && word == "unsafe" && next != Some('(') {
+            findings.errors.push(format!("{name}:{line}: `unsafe` in the frame path belongs into {UNSAFE_FILE}"));
         }
     }
 }
@@ -75,12 +63,10 @@ pub fn check(name: &str, source: &str, findings: &mut Findings) {
 /// Each word with its line, and the first character after it that is not blank.
 fn words(code: &str) -> impl Iterator<Item = (usize, &str, Option<char>)> {
     code.lines().enumerate().flat_map(|(index, line)| {
-        line.split(|c: char| !is_word(c))
-            .filter(|word| !word.is_empty())
-            .map(move |word| {
-                let end = word.as_ptr() as usize - line.as_ptr() as usize + word.len();
-                (index + 1, word, line[end..].trim_start().chars().next())
-            })
+        line.split(|c: char| !is_word(c)).filter(|word| !word.is_empty()).map(move |word| {
+            let end = word.as_ptr() as usize - line.as_ptr() as usize + word.len();
+            (index + 1, word, line[end..].trim_start().chars().next())
+        })
     })
 }
 
@@ -90,19 +76,11 @@ fn code_only(source: &str) -> String {
     let mut rest = source;
     let mut after_word = false;
     while let Some(c) = rest.chars().next() {
-        let skipped = if after_word && c != '"' {
-            None
-        } else {
-            literal_length(rest)
-        };
+        let skipped = if after_word && c != '"' { None } else { literal_length(rest) };
         let skipped = skipped.or_else(|| comment_length(rest));
         let length = skipped.unwrap_or(c.len_utf8());
         if skipped.is_some() {
-            code.extend(
-                rest[..length]
-                    .chars()
-                    .map(|c| if c == '\n' { '\n' } else { ' ' }),
-            );
+            code.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
         } else {
             code.push(c);
         }
@@ -154,10 +132,7 @@ fn literal_length(text: &str) -> Option<usize> {
         let length = body.find(&end).map_or(body.len(), |at| at + end.len());
         return Some(prefix + 1 + hashes + 1 + length);
     }
-    let quote = unprefixed
-        .chars()
-        .next()
-        .filter(|c| matches!(c, '"' | '\''))?;
+    let quote = unprefixed.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let body = &unprefixed[1..];
     if quote == '\'' && !body.starts_with('\\') && body.chars().nth(1) != Some('\'') {
         return None;
@@ -194,26 +169,11 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-const MEMBERS: [&str; 5] = [
-    "failover-common",
-    "failover-ebpf",
-    "failover-userspace",
-    "tests",
-    "xtask",
-];
+const MEMBERS: [&str; 5] = ["failover-common", "failover-ebpf", "failover-userspace", "tests", "xtask"];
 const ELECTION: &str = "failover-userspace/src/election";
 const FRAME_PATH: &str = "failover-ebpf/src/";
-const FORBIDDEN_IN_ELECTION: [&str; 9] = [
-    "tokio",
-    "aya",
-    "tracing",
-    "socket",
-    "socket2",
-    "rustix",
-    "rtnetlink",
-    "Instant",
-    "SystemTime",
-];
+const FORBIDDEN_IN_ELECTION: [&str; 9] =
+    ["tokio", "aya", "tracing", "socket", "socket2", "rustix", "rtnetlink", "Instant", "SystemTime"];
 const LINES_MAX: usize = 600;
 
 #[cfg(test)]
@@ -228,18 +188,11 @@ mod tests {
 
     #[test]
     fn the_election_may_not_name_a_runtime_or_a_clock() {
-        let source =
-            "use std::time::Duration;\nuse std::time::Instant;\nfn f() { tokio::spawn(g()) }\n";
+        let source = "use std::time::Duration;\nuse std::time::Instant;\nfn f() { tokio::spawn(g()) }\n";
         let found = errors("failover-userspace/src/election/machine.rs", source);
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(
-            found[0].starts_with("failover-userspace/src/election/machine.rs:2: "),
-            "{found:?}"
-        );
-        assert!(
-            found[1].contains(":3: ") && found[1].contains("`tokio`"),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("failover-userspace/src/election/machine.rs:2: "), "{found:?}");
+        assert!(found[1].contains(":3: ") && found[1].contains("`tokio`"), "{found:?}");
         assert!(errors("failover-userspace/src/controller.rs", source).is_empty());
     }
 
@@ -248,19 +201,13 @@ mod tests {
         let source = "//! no tokio, no socket\n/* tracing /* nested */ aya */\nconst A: &str = \"a \\\" socket\";\n\
                       const B: &str = r#\"a \" tokio\"#;\nconst C: &[u8] = b\"aya\";\nfn f<'a>(x: &'a u8, q: char) \
                       -> bool { q == '\"' || q == '\\'' || q == '/' }\nfn socket_count() {}\n";
-        assert_eq!(
-            errors("failover-userspace/src/election/mod.rs", source),
-            Vec::<String>::new()
-        );
+        assert_eq!(errors("failover-userspace/src/election/mod.rs", source), Vec::<String>::new());
     }
 
     #[test]
     fn code_after_a_literal_is_still_read() {
         let name = "failover-userspace/src/election/mod.rs";
-        assert_eq!(
-            errors(name, "fn f(q: char) { if q == '\"' { aya() } }").len(),
-            1
-        );
+        assert_eq!(errors(name, "fn f(q: char) { if q == '\"' { aya() } }").len(), 1);
         assert_eq!(errors(name, "const S: &str = \"\\\\\"; use aya;").len(), 1);
         assert_eq!(errors(name, "fn f<'a>(x: &'a str) { socket(x) }").len(), 1);
         assert_eq!(errors(name, "// one\nuse tracing; // two").len(), 1);

@@ -54,8 +54,7 @@ impl BpfRustc {
     pub fn find_or_install(packages: &Packages) -> Result<Self> {
         if let Some(rustc) = env::var_os("FAILOVER_BPF_RUSTC") {
             let rustc = PathBuf::from(rustc);
-            return probe(&rustc)
-                .map_err(|reason| anyhow!("FAILOVER_BPF_RUSTC={}: {reason}", rustc.display()));
+            return probe(&rustc).map_err(|reason| anyhow!("FAILOVER_BPF_RUSTC={}: {reason}", rustc.display()));
         }
         let mut refused = match find() {
             Ok(found) => return Ok(found),
@@ -64,10 +63,7 @@ impl BpfRustc {
         install(packages, &refused)?;
         find().or_else(|still| {
             refused = still;
-            bail!(
-                "installed a compiler for {BPF_TARGET}, and still none is usable:\n{}",
-                refused.join("\n")
-            )
+            bail!("installed a compiler for {BPF_TARGET}, and still none is usable:\n{}", refused.join("\n"))
         })
     }
 
@@ -104,9 +100,7 @@ fn compilers() -> Vec<PathBuf> {
         add(sysroot.join("bin/rustc"));
     }
     if let Some(list) = exec::output_of(exec::command("rustup").args(["toolchain", "list", "-v"])) {
-        toolchain_directories(&list)
-            .into_iter()
-            .for_each(|directory| add(directory.join("bin/rustc")));
+        toolchain_directories(&list).into_iter().for_each(|directory| add(directory.join("bin/rustc")));
     }
     add("/usr/bin/rustc".into());
     found
@@ -114,38 +108,27 @@ fn compilers() -> Vec<PathBuf> {
 
 /// Whether `rustc` can build for the target, or why not.
 fn probe(rustc: &Path) -> Result<BpfRustc, String> {
-    let text =
-        exec::output_of(exec::command(rustc).arg("-vV")).ok_or("`rustc -vV` does not run")?;
+    let text = exec::output_of(exec::command(rustc).arg("-vV")).ok_or("`rustc -vV` does not run")?;
     let version = parse_version(&text).ok_or("`rustc -vV` names no release or no LLVM version")?;
     if version.release < OLDEST_RUSTC {
         let ((major, minor), (oldest_major, oldest_minor)) = (version.release, OLDEST_RUSTC);
-        return Err(format!(
-            "is {major}.{minor}; the frame path needs {oldest_major}.{oldest_minor} or later"
-        ));
+        return Err(format!("is {major}.{minor}; the frame path needs {oldest_major}.{oldest_minor} or later"));
     }
     let sysroot = sysroot_of(rustc).ok_or("does not tell its sysroot")?;
-    let core = core_in(&sysroot)
-        .ok_or_else(|| format!("has neither a core for {BPF_TARGET} nor the rust-src component"))?;
-    Ok(BpfRustc {
-        rustc: rustc.to_path_buf(),
-        version,
-        core,
-    })
+    let core =
+        core_in(&sysroot).ok_or_else(|| format!("has neither a core for {BPF_TARGET} nor the rust-src component"))?;
+    Ok(BpfRustc { rustc: rustc.to_path_buf(), version, core })
 }
 
 fn core_in(sysroot: &Path) -> Option<Core> {
     let rustlib = sysroot.join("lib/rustlib");
-    let is_core =
-        |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("libcore-");
-    let prebuilt = std::fs::read_dir(rustlib.join(BPF_TARGET).join("lib"))
-        .is_ok_and(|entries| entries.flatten().any(is_core));
+    let is_core = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("libcore-");
+    let prebuilt =
+        std::fs::read_dir(rustlib.join(BPF_TARGET).join("lib")).is_ok_and(|entries| entries.flatten().any(is_core));
     if prebuilt {
         Some(Core::Prebuilt)
     } else {
-        rustlib
-            .join("src/rust/library/core/Cargo.toml")
-            .exists()
-            .then_some(Core::Source)
+        rustlib.join("src/rust/library/core/Cargo.toml").exists().then_some(Core::Source)
     }
 }
 
@@ -157,22 +140,14 @@ fn sysroot_of(rustc: &Path) -> Option<PathBuf> {
 /// Debian's prebuilt `core` where apt has a recent one that fits; else the source, through rustup.
 fn install(packages: &Packages, refused: &[String]) -> Result<()> {
     let purpose = format!("a compiler with a core for {BPF_TARGET}: it builds the XDP program");
-    let debian = [
-        Package::new(DEBIAN_RUSTC, "", ""),
-        Package::new(DEBIAN_CORE, "", ""),
-    ];
+    let debian = [Package::new(DEBIAN_RUSTC, "", ""), Package::new(DEBIAN_CORE, "", "")];
     if debian_has_recent_core(packages) && packages.fits(&[DEBIAN_RUSTC, DEBIAN_CORE]) {
         return packages.install(&debian, &purpose);
     }
     if may_install() && exec::find_program("rustup").is_some() {
         eprintln!("installing rustup's component rust-src ({purpose})");
-        return exec::run(
-            exec::command("rustup").args(["component", "add", "rust-src"]),
-            "adding rust-src",
-        )
-        .context(
-            "rust-src holds the source of core; without it nothing can be built for the kernel",
-        );
+        return exec::run(exec::command("rustup").args(["component", "add", "rust-src"]), "adding rust-src")
+            .context("rust-src holds the source of core; without it nothing can be built for the kernel");
     }
     bail!(
         "no rustc on this machine can build for {BPF_TARGET} (it builds the XDP program):\n{}\n\
@@ -188,11 +163,9 @@ fn install(packages: &Packages, refused: &[String]) -> Result<()> {
 
 fn debian_has_recent_core(packages: &Packages) -> bool {
     let recent = || {
-        [DEBIAN_RUSTC, DEBIAN_CORE].iter().all(|name| {
-            packages
-                .candidate(name)
-                .is_some_and(|version| parse_release(&version) >= Some(OLDEST_RUSTC))
-        })
+        [DEBIAN_RUSTC, DEBIAN_CORE]
+            .iter()
+            .all(|name| packages.candidate(name).is_some_and(|version| parse_release(&version) >= Some(OLDEST_RUSTC)))
     };
     // Old lists may only know the release's first version, before its security updates.
     packages.can_install() && (recent() || (packages.update_lists().is_ok() && recent()))
@@ -200,11 +173,7 @@ fn debian_has_recent_core(packages: &Packages) -> bool {
 
 /// Release and LLVM version in what `rustc -vV` prints.
 pub fn parse_version(text: &str) -> Option<RustcVersion> {
-    let value = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key))
-            .map(str::trim)
-    };
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let release = parse_release(value("release:")?)?;
     let llvm = value("LLVM version:")?.split('.').next()?.parse().ok()?;
     Some(RustcVersion { release, llvm })
@@ -218,12 +187,7 @@ pub fn parse_release(version: &str) -> Option<(u32, u32)> {
 
 /// The directories in what `rustup toolchain list -v` prints: a name, perhaps a remark, then the path.
 pub fn toolchain_directories(list: &str) -> Vec<PathBuf> {
-    list.lines()
-        .filter_map(|line| {
-            line.find('/')
-                .map(|start| PathBuf::from(line[start..].trim_end()))
-        })
-        .collect()
+    list.lines().filter_map(|line| line.find('/').map(|start| PathBuf::from(line[start..].trim_end()))).collect()
 }
 
 #[cfg(test)]
@@ -235,21 +199,9 @@ mod tests {
 
     #[test]
     fn release_and_llvm_are_read_from_rustc() {
-        assert_eq!(
-            parse_version(STABLE),
-            Some(RustcVersion {
-                release: (1, 95),
-                llvm: 22
-            })
-        );
+        assert_eq!(parse_version(STABLE), Some(RustcVersion { release: (1, 95), llvm: 22 }));
         let nightly = "release: 1.97.0-nightly\nLLVM version: 22.1.4\n";
-        assert_eq!(
-            parse_version(nightly),
-            Some(RustcVersion {
-                release: (1, 97),
-                llvm: 22
-            })
-        );
+        assert_eq!(parse_version(nightly), Some(RustcVersion { release: (1, 97), llvm: 22 }));
     }
 
     #[test]
@@ -271,10 +223,7 @@ mod tests {
         let list = "stable-x86_64-unknown-linux-gnu (active, default) /home/u/.rustup/toolchains/stable\n\
                     nightly-x86_64-unknown-linux-gnu\t/home/u/.rustup/toolchains/nightly\n\
                     no installed toolchains\n";
-        let expected = [
-            "/home/u/.rustup/toolchains/stable",
-            "/home/u/.rustup/toolchains/nightly",
-        ];
+        let expected = ["/home/u/.rustup/toolchains/stable", "/home/u/.rustup/toolchains/nightly"];
         assert_eq!(toolchain_directories(list), expected.map(PathBuf::from));
     }
 }
