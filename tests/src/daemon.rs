@@ -1,0 +1,236 @@
+//! The controller as a process on a node, and what an operator can do to it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::netns::{Netns, finish};
+use crate::requirements::Built;
+use crate::wait;
+
+/// `failover run` on a node. Dropping it stops it and unloads whatever is left.
+#[derive(Debug)]
+pub struct Daemon {
+    built: Built,
+    netns: String,
+    pin_path: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    left_behind: bool,
+}
+
+impl Daemon {
+    /// A controller that is not started, with its configuration in `directory`. The section
+    /// `[data_plane]` is added here.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn new(built: &Built, netns: &Netns, directory: &Path, routers: &str) -> Result<Self> {
+        let name = netns.name();
+        let pin_path = PathBuf::from("/sys/fs/bpf").join(name);
+        let config = directory.join(format!("{name}.toml"));
+        let text = format!(
+            "[node]\nname = \"{name}\"\n\n[data_plane]\npin_path = \"{}\"\nxdp_mode = \"native\"\n\n{routers}",
+            pin_path.display()
+        );
+        fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+        let log = directory.join(format!("{name}.log"));
+        Ok(Self { built: built.clone(), netns: name.into(), pin_path, config, log, child: None, left_behind: false })
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = self.command();
+        command.arg("run").arg("--config").arg(&self.config);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        self.child = Some(child.with_context(|| format!("starting {command:?}"))?);
+        Ok(())
+    }
+
+    /// Starts it and waits until it has loaded and reports a state.
+    ///
+    /// # Errors
+    /// When it does not get there, with its log.
+    pub fn start_and_wait(&mut self) -> Result<()> {
+        self.start()?;
+        let loaded = wait::until("the controller to load", || self.state(0).is_ok_and(|state| state != "Initialize"));
+        loaded.with_context(|| format!("log of {}:\n{}", self.netns, self.log()))
+    }
+
+    fn command(&self) -> Command {
+        Netns::existing(&self.netns).command(&self.built.failover)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("the controller was not started")?;
+        let pid = Pid::from_raw(child.id() as i32).context("a process without an id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("the controller was not started")?;
+        let mut status = None;
+        wait::until("the controller to end", || {
+            status = child.try_wait().ok().flatten();
+            status.is_some()
+        })?;
+        status.context("no exit status")
+    }
+
+    /// kill -9, and gone.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.wait().map(drop)
+    }
+
+    /// SIGTERM, and ended.
+    ///
+    /// # Errors
+    /// When it is not running, or does not end.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait()
+    }
+
+    /// `failover status --json`.
+    ///
+    /// # Errors
+    /// When nothing is loaded.
+    pub fn status(&self) -> Result<Value> {
+        let text = finish(self.command().args(["status", "--json", "--pin-path"]).arg(&self.pin_path))?;
+        serde_json::from_str(&text).context("status --json printed no JSON")
+    }
+
+    /// `failover status`, the table.
+    ///
+    /// # Errors
+    /// When nothing is loaded.
+    pub fn status_table(&self) -> Result<String> {
+        finish(self.command().args(["status", "--pin-path"]).arg(&self.pin_path))
+    }
+
+    /// The state of a virtual router.
+    ///
+    /// # Errors
+    /// When nothing is loaded.
+    pub fn state(&self, router: usize) -> Result<String> {
+        let status = self.status()?;
+        let state = status["virtual_routers"][router]["state"].as_str();
+        Ok(state.context("no state in the status")?.to_owned())
+    }
+
+    /// One counter.
+    ///
+    /// # Errors
+    /// When nothing is loaded.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        self.status()?["counters"][name].as_u64().with_context(|| format!("no counter {name}"))
+    }
+
+    /// What bpftool prints of a pinned map, as JSON.
+    ///
+    /// # Errors
+    /// When bpftool fails.
+    pub fn map_dump(&self, map: &str) -> Result<Value> {
+        let mut command = Command::new("bpftool");
+        let text = finish(command.args(["map", "dump", "-j", "pinned"]).arg(self.pin_path.join(map)))?;
+        serde_json::from_str(&text).context("bpftool printed no JSON")
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.netns
+    }
+
+    /// Leaves it running, and a note of its process for [`Self::left`].
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn leave(mut self) -> Result<()> {
+        if let Some(child) = self.child.take() {
+            fs::write(self.config.with_extension("pid"), child.id().to_string())?;
+        }
+        self.left_behind = true;
+        Ok(())
+    }
+
+    /// One that [`Self::leave`] left on that node; dropping it stops it.
+    pub fn left(built: &Built, netns: &Netns, directory: &Path) -> Self {
+        let name = netns.name();
+        let file = |extension| directory.join(format!("{name}.{extension}"));
+        let daemon = Self {
+            built: built.clone(),
+            netns: name.into(),
+            pin_path: PathBuf::from("/sys/fs/bpf").join(name),
+            config: file("toml"),
+            log: file("log"),
+            child: None,
+            left_behind: false,
+        };
+        let pid = fs::read_to_string(file("pid")).ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
+        if let Some(pid) = pid.filter(|pid| daemon.is_process(*pid)) {
+            let _ = kill_process(pid, Signal::TERM);
+            let _ = wait::until("the controller to end", || !daemon.is_process(pid));
+        }
+        daemon
+    }
+
+    /// Whether the process is still this controller: ids are used again.
+    fn is_process(&self, pid: Pid) -> bool {
+        let command_line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        String::from_utf8_lossy(&command_line).contains(&*self.config.to_string_lossy())
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where its maps are pinned.
+    pub fn pin_path(&self) -> &Path {
+        &self.pin_path
+    }
+
+    /// Where its configuration is.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.left_behind {
+            return;
+        }
+        if self.child.is_some() {
+            // A stopped process must go on to end.
+            let _ = self.signal(Signal::CONT);
+            if self.stop().is_err() {
+                let _ = self.kill();
+            }
+        }
+        if self.pin_path.exists() {
+            let _ = finish(self.command().args(["unload", "--pin-path"]).arg(&self.pin_path));
+        }
+    }
+}

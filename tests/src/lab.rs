@@ -1,0 +1,209 @@
+//! The lab: nodes and a client in namespaces of their own, behind a bridge in another.
+//!
+//! ```text
+//!   edge-a 192.0.2.1    edge-b 192.0.2.2    client 192.0.2.100
+//!       eth0                eth0                 eth0
+//!        |                   |                    |
+//!     edge-a              edge-b               client        ports, each with a passing XDP program
+//!        +------------- br0 (switch) -------------+
+//! ```
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
+
+use anyhow::{Context, Result};
+
+use crate::arp_probe::ArpProbe;
+use crate::daemon::Daemon;
+use crate::netns::{Netns, run};
+use crate::requirements::Built;
+
+/// The virtual address of every lab.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// The nodes' and the client's interface.
+pub const INTERFACE: &str = "eth0";
+
+/// See the module. Everything is gone when it is dropped, unless kept.
+#[derive(Debug)]
+pub struct Lab {
+    // Declared first, so dropped first: a station's interface goes with its namespace.
+    stations: Vec<Netns>,
+    switch: Netns,
+    prefix: String,
+    directory: PathBuf,
+    built: Built,
+    keep: bool,
+}
+
+impl Lab {
+    /// A lab with two nodes and a client, with names nobody else has.
+    ///
+    /// # Errors
+    /// When something cannot be made; what was made is gone then.
+    pub fn new(built: &Built) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self::named(built, &format!("fo{}-{number}-", process::id()))
+    }
+
+    /// A lab whose namespaces start with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn named(built: &Built, prefix: &str) -> Result<Self> {
+        let switch = Netns::new(&format!("{prefix}switch"))?;
+        let directory = env::temp_dir().join(prefix.trim_end_matches('-'));
+        fs::create_dir_all(&directory)?;
+        let mut lab =
+            Self { stations: Vec::new(), switch, prefix: prefix.into(), directory, built: built.clone(), keep: false };
+        // Snooping would need a querier; the adverts' group is flooded instead.
+        lab.switch.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
+        lab.switch.ip(&["link", "set", "br0", "up"])?;
+        for (name, address) in [("edge-a", "192.0.2.1/24"), ("edge-b", "192.0.2.2/24"), ("client", "192.0.2.100/24")] {
+            let station = Netns::new(&format!("{prefix}{name}"))?;
+            lab.stations.push(station);
+            lab.connect(name)?;
+            lab.station(name)?.ip(&["address", "add", address, "dev", INTERFACE])?;
+        }
+        Ok(lab)
+    }
+
+    /// A lab that [`Self::named`] made and somebody kept.
+    pub fn existing(built: &Built, prefix: &str) -> Self {
+        let stations = ["edge-a", "edge-b", "client"].map(|name| Netns::existing(&format!("{prefix}{name}")));
+        Self {
+            stations: stations.into(),
+            switch: Netns::existing(&format!("{prefix}switch")),
+            prefix: prefix.into(),
+            directory: env::temp_dir().join(prefix.trim_end_matches('-')),
+            built: built.clone(),
+            keep: true,
+        }
+    }
+
+    /// Leaves everything behind on drop.
+    pub fn keep(&mut self) {
+        self.keep = true;
+        self.switch.keep();
+        self.stations.iter_mut().for_each(Netns::keep);
+    }
+
+    /// Deletes a lab that was kept.
+    ///
+    /// # Errors
+    /// When a namespace cannot be deleted.
+    pub fn delete(&self) -> Result<()> {
+        for netns in self.stations.iter().chain([&self.switch]) {
+            run("ip", &["netns", "del", netns.name()])?;
+        }
+        Ok(fs::remove_dir_all(&self.directory)?)
+    }
+
+    /// Gives a station its interface and its port on the switch.
+    ///
+    /// # Errors
+    /// When one of the commands fails.
+    pub fn connect(&self, name: &str) -> Result<()> {
+        let station = self.station(name)?;
+        station.ip(&["link", "add", INTERFACE, "type", "veth", "peer", "name", name, "netns", self.switch.name()])?;
+        self.switch.ip(&["link", "set", name, "master", "br0"])?;
+        self.attach_pass(name)?;
+        self.switch.ip(&["link", "set", name, "up"])?;
+        station.ip(&["link", "set", INTERFACE, "up"])?;
+        Ok(())
+    }
+
+    /// A veth takes what its peer sends by XDP_TX only while it runs a program itself.
+    fn attach_pass(&self, port: &str) -> Result<()> {
+        let pin = format!("/sys/fs/bpf/{}pass", self.prefix);
+        let object = self.built.pass_object.to_str().context("a path that is no UTF-8")?;
+        run("bpftool", &["prog", "load", object, &pin])?;
+        let mut attach = self.switch.command("bpftool");
+        let attached = crate::netns::finish(attach.args(["net", "attach", "xdpdrv", "pinned", &pin, "dev", port]));
+        // Attached, it lives as long as the port.
+        fs::remove_file(&pin)?;
+        attached.map(drop)
+    }
+
+    /// The namespace of `edge-a`, `edge-b` or `client`.
+    ///
+    /// # Errors
+    /// When there is no such station.
+    pub fn station(&self, name: &str) -> Result<&Netns> {
+        let full = format!("{}{name}", self.prefix);
+        self.stations.iter().find(|netns| netns.name() == full).with_context(|| format!("no station {name}"))
+    }
+
+    /// Pulls a station's cable, or plugs it in again: its interface loses and regains carrier.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn set_cable(&self, name: &str, plugged: bool) -> Result<()> {
+        self.switch.ip(&["link", "set", name, if plugged { "up" } else { "down" }]).map(drop)
+    }
+
+    /// Takes a station's port out of the switch, or puts it back: carrier stays, frames do not pass.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn set_forwarding(&self, name: &str, forwarding: bool) -> Result<()> {
+        let arguments: &[&str] =
+            if forwarding { &["link", "set", name, "master", "br0"] } else { &["link", "set", name, "nomaster"] };
+        self.switch.ip(arguments).map(drop)
+    }
+
+    /// A station's hardware address.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn mac(&self, name: &str) -> Result<[u8; 6]> {
+        let text = self.station(name)?.ip(&["-json", "link", "show", INTERFACE])?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let mac = json[0]["address"].as_str().context("no address")?;
+        let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+        bytes.try_into().ok().context("no hardware address")
+    }
+
+    /// A controller on a node, not started. `more` goes into its one virtual router.
+    ///
+    /// # Errors
+    /// When its configuration cannot be written.
+    pub fn daemon(&self, name: &str, priority: u8, advert_interval: &str, more: &str) -> Result<Daemon> {
+        let router = format!(
+            "[[virtual_router]]\nname = \"web\"\ninterface = \"{INTERFACE}\"\nvrid = 51\npriority = {priority}\n\
+             advert_interval = \"{advert_interval}\"\naddresses = [\"{VIP}/24\"]\n{more}\n"
+        );
+        self.daemon_with(name, &router)
+    }
+
+    /// A controller on a node with these virtual routers, not started.
+    ///
+    /// # Errors
+    /// When its configuration cannot be written.
+    pub fn daemon_with(&self, name: &str, routers: &str) -> Result<Daemon> {
+        Daemon::new(&self.built, self.station(name)?, &self.directory, routers)
+    }
+
+    /// The client's question for the virtual address, asked from now on.
+    ///
+    /// # Errors
+    /// When its socket cannot be opened.
+    pub fn arp_probe(&self) -> Result<ArpProbe> {
+        ArpProbe::start(self.station("client")?, INTERFACE, self.mac("client")?, VIP)
+    }
+
+    /// Where this lab's files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a test needs of the machine; without it the test says so and is skipped, or fails when
+//! `FAILOVER_REQUIRE` is set (as `cargo xtask test` does).
+
+use std::env;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The program and the objects that `cargo xtask build` made.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The command `failover`.
+    pub failover: PathBuf,
+    /// The XDP program's object.
+    pub xdp_object: PathBuf,
+    /// The object for the far ends of veth pairs.
+    pub pass_object: PathBuf,
+}
+
+impl Built {
+    /// As `cargo xtask` passes them.
+    ///
+    /// # Errors
+    /// When this was not started by `cargo xtask`.
+    pub fn from_env() -> Result<Self> {
+        let path = |name: &str| {
+            env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: use `cargo xtask`"))
+        };
+        Ok(Self {
+            failover: path("FAILOVER_BIN")?,
+            xdp_object: path("FAILOVER_XDP_OBJECT")?,
+            pass_object: path("FAILOVER_LAB_PASS_OBJECT")?,
+        })
+    }
+}
+
+/// What the test `name` needs, or `None` after saying why it is skipped.
+///
+/// # Panics
+/// Instead of skipping, when `FAILOVER_REQUIRE` is set.
+pub fn require(name: &str, programs: &[&str]) -> Option<Built> {
+    let missing = missing(programs);
+    match (missing, Built::from_env()) {
+        (None, Ok(built)) => Some(built),
+        (missing, built) => {
+            let reason = missing.or(built.err().map(|error| error.to_string())).unwrap_or_default();
+            assert!(env::var_os("FAILOVER_REQUIRE").is_none(), "{name}: {reason}");
+            // Not through a macro: those are captured, and a skip has to be seen.
+            let _ = writeln!(std::io::stderr(), "skipped {name}: {reason}");
+            None
+        }
+    }
+}
+
+fn missing(programs: &[&str]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".into());
+    }
+    let is_there = |program: &&&str| Command::new(program).arg("--version").output().is_err();
+    programs.iter().find(is_there).map(|program| format!("needs {program}"))
+}

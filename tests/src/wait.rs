@@ -1,0 +1,41 @@
+//! Waiting for a condition, never for a time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(2);
+/// Long enough for anything that happens at all on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds; `what` completes "waited 20s for ...".
+///
+/// # Errors
+/// When it never does.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} for {what}");
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Asserts that `condition` goes on holding for a while that the protocol gives a meaning to.
+///
+/// # Errors
+/// As soon as it does not.
+pub fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        if !condition() {
+            bail!("after {:?}: no more {what}", start.elapsed());
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
