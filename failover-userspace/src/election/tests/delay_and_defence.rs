@@ -1,0 +1,120 @@
+//! What this crate adds to the RFCs for peace: the preemption delay, the defence of the addresses.
+
+use State::{Active, Backup};
+
+use super::*;
+
+mod the_preemption_delay {
+    use super::*;
+
+    fn delayed() -> Driver {
+        Driver::started(Parameters { preempt_delay_ns: 5 * SECOND, ..parameters() })
+    }
+
+    #[test]
+    fn a_lower_active_is_left_alone_until_the_delay_is_over() {
+        let mut driver = delayed();
+        // The delay runs from 0.5 s to 5.5 s.
+        for now in [500, 1_400, 2_400, 3_400, 4_400, 5_400].map(|ms| ms * MS) {
+            assert_eq!(driver.hear(advert(now, 99)), []);
+            assert_eq!(driver.deadline(), Some(now + DOWN));
+        }
+        // From here on they are discarded.
+        for now in [5_600, 6_400, 7_400, 8_400].map(|ms| ms * MS) {
+            assert_eq!(driver.hear(advert(now, 99)), []);
+            assert_eq!(driver.deadline(), Some(5_400 * MS + DOWN));
+        }
+        let now = 9_009_375_000; // 5.4 s + 3.609375 s
+        assert_eq!(driver.timeout(now), [SEND, report(Backup, Active, Reason::Preempting)]);
+        assert_eq!(driver.timeout(now + HOLD), [lease(now + 3 * SECOND), Action::TakeAddresses]);
+    }
+
+    #[test]
+    fn a_lower_active_that_dies_within_the_delay_is_replaced_like_any() {
+        let mut driver = delayed();
+        driver.hear(advert(500 * MS, 99));
+        let now = 500 * MS + DOWN;
+        assert_eq!(
+            driver.timeout(now),
+            [SEND, lease(now + 3 * SECOND), Action::TakeAddresses, report(Backup, Active, Reason::Silence)]
+        );
+    }
+
+    #[test]
+    fn nobody_to_preempt_is_nobody_to_wait_for() {
+        assert_eq!(delayed().deadline(), Some(DOWN));
+    }
+
+    #[test]
+    fn an_advert_of_at_least_our_priority_restarts_it() {
+        for priority in [100, 101] {
+            let mut driver = delayed();
+            driver.hear(advert(SECOND, 99));
+            driver.hear(advert(5 * SECOND, priority));
+            // Without the restart the delay would have been over at 6 s; now it runs from 6.5 s to 11.5 s.
+            driver.hear(advert(6_500 * MS, 99));
+            assert_eq!(driver.deadline(), Some(6_500 * MS + DOWN));
+            driver.hear(advert(9 * SECOND, 99));
+            driver.hear(advert(11_400 * MS, 99));
+            assert_eq!(driver.deadline(), Some(11_400 * MS + DOWN));
+            driver.hear(advert(11_600 * MS, 99));
+            assert_eq!(driver.deadline(), Some(11_400 * MS + DOWN));
+        }
+    }
+
+    #[test]
+    fn it_starts_again_with_every_stay_in_backup() {
+        let mut driver = delayed();
+        driver.hear(advert(SECOND, 99));
+        driver.input(2 * SECOND, Input::LinkDown);
+        driver.input(7 * SECOND, Input::LinkUp);
+        driver.hear(advert(8 * SECOND, 99));
+        assert_eq!(driver.deadline(), Some(8 * SECOND + DOWN));
+    }
+}
+
+mod the_defence {
+    use super::*;
+
+    #[test]
+    fn every_provocation_is_answered_with_one_advert_and_at_most_ten_announcements_a_second() {
+        let start = 100 * SECOND;
+        for provoke in [(|now| Input::Advert(advert(now, 99))) as fn(u64) -> Input, |_| Input::Conflict] {
+            let mut driver = Driver::new(parameters());
+            driver.input(start - SECOND, Input::Resume { lease_until_ns: start });
+            let mut announced = Vec::new();
+            for ms in [0, 1, 50, 99, 101, 150, 200, 202, 350] {
+                let now = start - 500 * MS + ms * MS;
+                let actions = driver.input(now, provoke(now));
+                assert_eq!(count(&actions, SEND), 1, "{ms} ms");
+                assert_eq!(count(&actions, lease(now + 3 * SECOND)), 1, "{ms} ms");
+                if count(&actions, Action::Announce) == 1 {
+                    announced.push(ms);
+                }
+            }
+            assert_eq!(announced, [0, 101, 202, 350]);
+        }
+    }
+
+    #[test]
+    fn the_limit_is_shared_by_losing_adverts_and_conflicts() {
+        let mut driver = Driver::active();
+        assert_eq!(count(&driver.input(4_200 * MS, Input::Conflict), Action::Announce), 1);
+        assert_eq!(count(&driver.hear(advert(4_250 * MS, 99)), Action::Announce), 0);
+    }
+
+    #[test]
+    fn it_never_silences_the_regular_adverts() {
+        let mut driver = Driver::active();
+        let mut last_sent = DOWN;
+        for tick in 1..=100 {
+            let now = DOWN + tick * 90 * MS;
+            let provoked = driver.input(now, Input::Conflict);
+            let due = driver.timeout(now);
+            if count(&provoked, SEND) + count(&due, SEND) > 0 {
+                last_sent = now;
+            }
+            assert!(now - last_sent <= SECOND && driver.deadline().unwrap() <= now + SECOND);
+        }
+    }
+}
