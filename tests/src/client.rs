@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 
 use crate::netns::Netns;
+use crate::wait;
 
 const UDP_PORT: u16 = 7;
 const TCP_PORT: u16 = 7;
@@ -83,7 +84,7 @@ impl EchoService {
                 connections.push(stream);
             }
             connections.retain_mut(echo);
-            thread::sleep(PERIOD);
+            thread::sleep(5 * PERIOD);
         })?;
         Ok(Self { _workers: workers })
     }
@@ -179,8 +180,7 @@ fn ask(udp: &UdpSocket, vip: Ipv4Addr, log: &Mutex<Vec<Instant>>) {
     let sent = Instant::now();
     let _ = udp.send_to(b"?", SocketAddrV4::new(vip, UDP_PORT));
     while let Some(left) = PERIOD.checked_sub(sent.elapsed()).filter(|left| !left.is_zero()) {
-        let _ = udp.set_read_timeout(Some(left));
-        if udp.recv_from(&mut [0; 8]).is_ok() {
+        if wait::readable(udp, left) && udp.recv_from(&mut [0; 8]).is_ok() {
             log.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
         }
     }

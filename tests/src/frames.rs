@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::netns::Netns;
+use crate::wait;
 
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
@@ -34,6 +35,7 @@ impl FrameSocket {
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ether_type.to_be()))))
                 .context("opening a packet socket")?;
             socket.bind(&link_address(index, ether_type)).context("binding a packet socket")?;
+            socket.set_nonblocking(true)?;
             Ok(Self(socket))
         })
     }
@@ -51,7 +53,9 @@ impl FrameSocket {
     /// # Errors
     /// Those of recv(2).
     pub fn receive(&self, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
-        self.0.set_read_timeout(Some(timeout.max(Duration::from_micros(100))))?;
+        if !wait::readable(&self.0, timeout) {
+            return Ok(None);
+        }
         let mut buffer = [MaybeUninit::uninit(); 2048];
         match self.0.recv(&mut buffer) {
             Ok(len) => {

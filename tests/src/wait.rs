@@ -1,9 +1,11 @@
 //! Waiting for a condition, never for a time.
 
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -38,4 +40,11 @@ pub fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() -> bool
         thread::sleep(POLL);
     }
     Ok(())
+}
+
+/// Waits until there is something to read, or the time has passed. A socket's own receive timeout
+/// counts in the kernel's ticks, which here are as long as what is to be measured.
+pub fn readable(fd: impl AsFd, time: Duration) -> bool {
+    let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
 }

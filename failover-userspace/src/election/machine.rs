@@ -14,6 +14,10 @@ use super::{Action, HeardAdvert, Input, Parameters, Reason, Transition};
 /// Least time between two announcements in defence of the addresses. RFC 5227 2.4 (c) lets a host
 /// that must keep its address defend it at every conflict, but at a limited rate.
 const DEFENCE_GAP_NS: u64 = 100_000_000;
+/// A Backup that takes over this much after its timer is late: the next one may be about to, or have
+/// just begun. Well above what a thread's wake-up takes, well below the millisecond that a takeover
+/// may cost.
+const LATE_NS: u64 = 500_000;
 /// Part of an interval after which a failed advert is tried again.
 const RETRY_DIVISOR: u64 = 10;
 
@@ -49,8 +53,12 @@ enum State {
 /// An Active's way to its lease. It is only ever taken from an advert that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
-    /// Nobody else can be answering: the first advert that is sent brings the lease.
-    WithAdvert,
+    /// Nobody else can be answering: the first advert that is sent brings the lease, if it goes out
+    /// in time.
+    WithAdvert {
+        /// After this, another Backup's timer may have fired, too.
+        by_ns: u64,
+    },
     /// Somebody else may be answering: the lease comes at `at_ns`, if an advert was sent by then.
     Hold {
         /// When.
@@ -116,7 +124,9 @@ impl Election {
             State::Initialize | State::Fault => None,
             State::Backup { active_down_at_ns, .. } => Some(active_down_at_ns),
             State::Active { advertise_at_ns, claim: Claim::Hold { at_ns, .. } } => Some(advertise_at_ns.min(at_ns)),
-            State::Active { advertise_at_ns, claim: Claim::WithAdvert | Claim::Held { .. } } => Some(advertise_at_ns),
+            State::Active { advertise_at_ns, claim: Claim::WithAdvert { .. } | Claim::Held { .. } } => {
+                Some(advertise_at_ns)
+            }
         }
     }
 
@@ -218,12 +228,13 @@ impl Election {
         if advert.priority == PRIORITY_RELEASE {
             let skew_ns = skew_ns(parameters.version, parameters.priority, *active_interval_cs);
             *active_down_at_ns = advert.received_at_ns + skew_ns;
-            (*other, *released) = (None, true);
+            *other = other.filter(|other| other.source != advert.source);
+            *released = true;
             return;
         }
         (*other, *released) = (Some(advert), false);
         let is_lower = advert.priority < parameters.priority;
-        if is_lower && parameters.preempt {
+        if is_lower && (parameters.preempt || parameters.priority == PRIORITY_OWNER) {
             let preempt_at_ns =
                 *preempt_at_ns.get_or_insert(advert.received_at_ns.saturating_add(parameters.preempt_delay_ns));
             if advert.received_at_ns >= preempt_at_ns {
@@ -240,16 +251,21 @@ impl Election {
 
     /// RFC 9568 6.4.2, "If the Active_Down_Timer fires".
     fn promote(&mut self, now_ns: u64) {
-        let State::Backup { other, released, .. } = self.state else { return };
+        let State::Backup { active_down_at_ns, other, released, .. } = self.state else { return };
         let alive = other.filter(|other| now_ns < other.received_at_ns + self.active_down_ns(other.interval_cs));
-        if alive.is_some() {
-            // It may be answering: it must hear us first (ARCHITECTURE.md, invariant 5).
-            let claim = Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 };
-            self.become_active(now_ns, claim, Reason::Preempting);
+        let by_ns = active_down_at_ns + LATE_NS;
+        let reason = match alive {
+            Some(_) => Reason::Preempting,
+            None if released => Reason::Released,
+            None => Reason::Silence,
+        };
+        // Whoever may be answering must hear us first (ARCHITECTURE.md, invariant 5).
+        let claim = if alive.is_some() || now_ns > by_ns {
+            Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 }
         } else {
-            let reason = if released { Reason::Released } else { Reason::Silence };
-            self.become_active(now_ns, Claim::WithAdvert, reason);
-        }
+            Claim::WithAdvert { by_ns }
+        };
+        self.become_active(now_ns, claim, reason);
     }
 
     fn become_active(&mut self, now_ns: u64, claim: Claim, reason: Reason) {
@@ -261,7 +277,10 @@ impl Election {
     fn active_hears(&mut self, now_ns: u64, claim: Claim, advert: HeardAdvert) {
         let parameters = &self.parameters;
         if advert.priority == PRIORITY_RELEASE {
-            self.advertise(now_ns);
+            match claim {
+                Claim::Held { until_ns } if now_ns >= until_ns => self.lapse_is_due(now_ns),
+                _ => self.advertise(now_ns),
+            }
             return;
         }
         if beats(advert.priority, &advert.source, parameters.priority, &parameters.own_address) {
@@ -281,7 +300,20 @@ impl Election {
         self.defend(now_ns, claim);
     }
 
+    /// Only `handle_timeout` declares a lapse, after every advert that may say who serves by now.
+    fn lapse_is_due(&mut self, now_ns: u64) {
+        if let State::Active { advertise_at_ns, .. } = &mut self.state {
+            *advertise_at_ns = now_ns;
+        }
+    }
+
     fn defend(&mut self, now_ns: u64, claim: Claim) {
+        if let Claim::Held { until_ns } = claim
+            && now_ns >= until_ns
+        {
+            self.lapse_is_due(now_ns);
+            return;
+        }
         self.advertise(now_ns);
         let Claim::Held { .. } = claim else { return };
         if self.defended_at_ns.is_none_or(|at_ns| now_ns >= at_ns + DEFENCE_GAP_NS) {
@@ -320,11 +352,15 @@ impl Election {
     fn sent(&mut self, before: Claim, before_send_ns: u64) {
         let until_ns = lease_until_ns(before_send_ns, self.parameters.advert_interval_cs);
         let after = match before {
-            Claim::WithAdvert => Claim::Held { until_ns },
+            Claim::WithAdvert { by_ns } if before_send_ns <= by_ns => Claim::Held { until_ns },
+            Claim::WithAdvert { .. } => Claim::Hold { at_ns: before_send_ns + PREEMPT_HOLD_NS, until_ns },
+            // The others hear of it only now, whenever it was decided.
+            Claim::Hold { until_ns: 0, .. } => Claim::Hold { at_ns: before_send_ns + PREEMPT_HOLD_NS, until_ns },
             Claim::Hold { at_ns, .. } => Claim::Hold { at_ns, until_ns },
             // It ran out between the decision to send and the send.
             Claim::Held { until_ns: old_ns } if before_send_ns >= old_ns => {
-                Claim::Hold { at_ns: before_send_ns + PREEMPT_HOLD_NS, until_ns }
+                self.lapse_is_due(before_send_ns);
+                return;
             }
             Claim::Held { .. } => Claim::Held { until_ns },
         };
@@ -332,7 +368,7 @@ impl Election {
         if let Claim::Held { until_ns } = after {
             self.last_sign_ns = Some(before_send_ns);
             self.actions.push_back(Action::SetLease { until_ns });
-            if before == Claim::WithAdvert {
+            if matches!(before, Claim::WithAdvert { .. }) {
                 self.actions.push_back(Action::TakeAddresses);
             }
         }
@@ -341,7 +377,7 @@ impl Election {
     /// An advert did not go out: no lease comes of it, and it is tried again soon.
     fn failed(&mut self, now_ns: u64, claim: Claim) {
         let retry_ns = interval_ns(self.parameters.advert_interval_cs) / RETRY_DIVISOR;
-        if claim == Claim::WithAdvert {
+        if matches!(claim, Claim::WithAdvert { .. }) {
             // By the time one does go out, another router may have taken over.
             self.set_claim(Claim::Hold { at_ns: now_ns + retry_ns + PREEMPT_HOLD_NS, until_ns: 0 });
         }
