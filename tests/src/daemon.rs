@@ -49,8 +49,7 @@ impl Daemon {
     /// When the process cannot be started.
     pub fn start(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = self.command();
-        command.arg("run").arg("--config").arg(&self.config);
+        let mut command = self.run_command();
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         self.child = Some(child.with_context(|| format!("starting {command:?}"))?);
         Ok(())
@@ -68,6 +67,20 @@ impl Daemon {
 
     fn command(&self) -> Command {
         Netns::existing(&self.netns).command(&self.built.failover)
+    }
+
+    /// The command that runs it.
+    pub fn run_command(&self) -> Command {
+        let mut command = self.command();
+        command.arg("run").arg("--config").arg(&self.config);
+        command
+    }
+
+    /// The command that unloads what it left.
+    pub fn unload_command(&self) -> Command {
+        let mut command = self.command();
+        command.arg("unload").arg("--pin-path").arg(&self.pin_path);
+        command
     }
 
     /// Sends it a signal.
@@ -230,7 +243,7 @@ impl Drop for Daemon {
             }
         }
         if self.pin_path.exists() {
-            let _ = finish(self.command().args(["unload", "--pin-path"]).arg(&self.pin_path));
+            let _ = finish(&mut self.unload_command());
         }
     }
 }

@@ -156,7 +156,14 @@ fn theirs_joins(dialect: &'static Dialect) -> Result<()> {
     wait::until("keepalived to start", || peers.their_state().is_some())?;
     // It would promote itself after this if it did not hear us.
     wait::until("keepalived's patience to pass", || joining.elapsed() > 5 * peers.dialect.advert)?;
-    peers.settle(true, joining)
+    let joined = Instant::now();
+    peers.settle(true, joined)?;
+    // In keepalived's default form it refuses our first adverts, and speaks up once: that is when
+    // ours learns the form.
+    let theirs = arp_probe::answers_of(&peers.arp.since(joining), peers.mac_theirs);
+    let spoke = theirs.last().zip(theirs.first()).map_or(Duration::ZERO, |(last, first)| *last - *first);
+    ensure!(spoke <= peers.dialect.advert, "both answered for {spoke:?}");
+    Ok(())
 }
 
 #[test]
