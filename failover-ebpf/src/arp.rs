@@ -18,11 +18,14 @@ pub(crate) fn handle<F: Frame + ?Sized, K: Kernel>(frame: &mut F, link: &Link, k
     if !arp.is_ipv4_over_ethernet() || !(operation == REQUEST || operation == REPLY) {
         return Verdict::Pass;
     }
-    // Who claims an address comes first: an announcement in request form asks for nothing.
-    if let Some(own) = OwnVip::find(kernel, link.vlan, arp.sender_ip) {
+    // Who claims an address of ours comes first. Under no lease of ours the claim is the Active's,
+    // and the kernel's neighbour table may learn it, but a question is still a question.
+    if let Some(own) = OwnVip::find(kernel, link.vlan, arp.sender_ip)
+        && own.is_live
+    {
         return claimed(&arp, &own, kernel);
     }
-    if operation == REPLY {
+    if operation == REPLY || arp.sender_ip == arp.target_ip {
         return Verdict::Pass;
     }
     match OwnVip::find(kernel, link.vlan, arp.target_ip) {
@@ -60,11 +63,10 @@ fn answer<F: Frame + ?Sized, K: Kernel>(
     Verdict::Transmit
 }
 
-/// Somebody says that a virtual address is theirs. On a Backup that is the Active, and the
-/// kernel's neighbour table may learn it; under our live lease it is a conflict.
+/// Somebody says that a virtual address is theirs, under our live lease.
 #[inline(always)]
 fn claimed<K: Kernel>(arp: &ArpPacket, own: &OwnVip<K>, kernel: &K) -> Verdict {
-    if !own.is_live || arp.sender_mac == own.mac {
+    if arp.sender_mac == own.mac {
         return Verdict::Pass;
     }
     kernel.count(Counter::ArpConflict);

@@ -166,10 +166,8 @@ impl Kernel for Maps<'_> {
 
     #[inline(always)]
     fn set_heard(&self, router: *mut VirtualRouter, heard: &Heard) {
-        // SAFETY: as in `lease`. In this order: a claim that was decided upon the new
-        // `last_superior_ns` was decided with its advert known (ARCHITECTURE.md, invariant 3). The
-        // stores are plain: another CPU's advert that comes in between can only make the two
-        // words differ, and void the lease.
+        // SAFETY: as in `lease`. Two CPUs may mix the fields of two adverts here; each of the two
+        // also comes as an event.
         unsafe {
             let to = addr_of_mut!((*router).heard);
             write_volatile(addr_of_mut!((*to).last_event_ns), heard.last_event_ns);
@@ -180,8 +178,14 @@ impl Kernel for Maps<'_> {
             write_volatile(addr_of_mut!((*to).priority), heard.priority);
             write_volatile(addr_of_mut!((*to).checksum_form), heard.checksum_form);
             write_volatile(addr_of_mut!((*to).last_advert_ns), heard.last_advert_ns);
-            write_volatile(addr_of_mut!((*to).last_superior_ns), heard.last_superior_ns);
         }
+    }
+
+    #[inline(always)]
+    fn set_last_superior(&self, router: *mut VirtualRouter, at_ns: u64) {
+        // SAFETY: as in `lease`. A plain store: of two CPUs' the later one stays, and either makes
+        // the word differ from the lease's.
+        unsafe { write_volatile(addr_of_mut!((*router).heard.last_superior_ns), at_ns) };
     }
 
     #[inline(always)]

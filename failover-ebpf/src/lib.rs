@@ -67,9 +67,11 @@ pub trait Kernel {
     fn heard(&self, router: Self::Router) -> &Heard;
     /// When the last superior advert came: one word, read once.
     fn last_superior_ns(&self, router: Self::Router) -> u64;
-    /// Stores [`Heard`] but its conflicts, `last_superior_ns` as the last of all: who sees that also sees the
-    /// advert that moved it.
+    /// Stores [`Heard`] but its conflicts and `last_superior_ns`.
     fn set_heard(&self, router: Self::Router, heard: &Heard);
+    /// Stores when a superior advert came, after `set_heard`: who sees this also sees the advert.
+    /// Never called with anything else, or it could bring a lease back that another CPU ended.
+    fn set_last_superior(&self, router: Self::Router, at_ns: u64);
     /// Counts a foreign claim of one of the router's addresses.
     fn count_conflict(&self, router: Self::Router);
     /// Notes when an event was last emitted for the router.

@@ -50,7 +50,7 @@ fn publish<K: Kernel>(link: &Link, advert: &Advert, index: u32, router: K::Route
     let wanted = urgent || held || differs(advert, before);
     let due = urgent || at_ns.saturating_sub(before.last_event_ns) >= EVENT_GAP_NS;
     let heard = Heard {
-        last_superior_ns: if superior { at_ns } else { before.last_superior_ns },
+        last_superior_ns: 0,
         last_advert_ns: at_ns,
         last_event_ns: if wanted && due { at_ns } else { before.last_event_ns },
         adverts: before.adverts + 1,
@@ -63,6 +63,7 @@ fn publish<K: Kernel>(link: &Link, advert: &Advert, index: u32, router: K::Route
     };
     kernel.set_heard(router, &heard);
     if superior {
+        kernel.set_last_superior(router, at_ns);
         kernel.count(Counter::AdvertSuperior);
         if held {
             kernel.count(Counter::LeaseEnded);

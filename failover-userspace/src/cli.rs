@@ -46,7 +46,14 @@ pub enum Command {
         pins: Pins,
     },
     /// Detaches and unpins what a dead controller left, and removes its virtual addresses.
-    Unload(Pins),
+    Unload {
+        /// Where they are.
+        #[command(flatten)]
+        pins: Pins,
+        /// Also when it can't be told which addresses are to go.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Where the configuration is.

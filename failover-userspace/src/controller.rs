@@ -10,15 +10,16 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{MapData, RingBuf};
-use failover_common::abi::Event;
+use failover_common::abi::{EVENTS_BYTES, Event};
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use zerocopy::TryFromBytes;
 
 use crate::clock::{self, Timer};
 use crate::config::Config;
-use crate::dataplane::{DataPlane, Started};
+use crate::dataplane::{DataPlane, Found, Started, pins};
 use crate::host::{Host, News, Wish};
 use crate::interface;
 use crate::packet::FrameSender;
@@ -27,31 +28,36 @@ use crate::readable::readable;
 use crate::realtime;
 use crate::router::{Outlets, Router};
 
-/// Events taken from the ring before deadlines are looked at again: all of a full ring.
-const EVENTS_PER_WAKE: usize = 8192;
-
-/// Runs until `stop` resolves, then releases everything.
+/// Runs until SIGTERM or SIGINT, or until one of its threads ends, then releases everything.
 ///
 /// # Errors
-/// When it cannot start (see the message), or not everything could be taken back.
-pub fn run(file: &Path, config: Config, stop: impl Future<Output = &'static str>) -> Result<()> {
+/// When it cannot start (see the message), a thread failed, or not everything could be taken back.
+pub fn run(file: &Path, config: Config) -> Result<()> {
     let runtime = runtime()?;
+    // Before anything is loaded: a signal from now on ends in a release.
+    let (mut terminate, mut interrupt) = {
+        let _runtime = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    realtime::try_out(config.node.realtime_priority)?;
     let config = Arc::new(config);
     let (plan, started) = runtime.block_on(prepare(file, &config))?;
-    let (wishes, wishes_in) = unbounded_channel();
-    let (news, news_in) = unbounded_channel();
-    let mut elections = Elections::new(&config, &plan, &started, wishes, news_in)?;
-    let held = elections.start(started.adopted);
-    let host = spawn_host(&config, plan, started.data_plane, held, (wishes_in, news))?;
-    let (quit, quitting) = oneshot::channel();
-    let elections = spawn_elections(&config, elections, started.events, quitting)?;
-
-    let reason = runtime.block_on(stop);
+    let (adopted, pin_path) = (started.adopted, config.data_plane.pin_path.clone());
+    let threads = Threads::start(&config, plan, started);
+    if threads.is_err() && !adopted {
+        let _ = pins::remove_all(&pin_path);
+    }
+    let mut threads = threads?;
+    let reason = runtime.block_on(async {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = &mut threads.election_ended => "the election thread ended",
+            _ = &mut threads.host_ended => "the host thread ended",
+        }
+    });
     tracing::info!(reason, "releasing");
-    drop(quit);
-    let elected = elections.join().map_err(|_| anyhow!("the election thread panicked"))?;
-    let hosted = host.join().map_err(|_| anyhow!("the host thread panicked"))?;
-    elected.and(hosted)
+    threads.stop()
 }
 
 async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
@@ -59,15 +65,71 @@ async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
     tokio::spawn(connection);
     let known = interface::list(&netlink).await?;
     let plan = Plan::new(file, config, &known).map_err(Problems)?;
-    let started = DataPlane::start(config, &plan)?;
-    for (ifindex, address) in &started.leftovers {
-        let interface = known.values().find(|interface| interface.index == *ifindex);
-        let there = interface.and_then(|state| state.addresses.iter().find(|there| there.net.addr() == *address));
+    let found = Found::look(config, &plan)?;
+    for (ifindex, address) in found.leftovers(config, &plan) {
+        let interface = known.values().find(|interface| interface.index == ifindex);
+        let there = interface.and_then(|state| state.addresses.iter().find(|there| there.net.addr() == address));
         if let Some(there) = there {
-            interface::remove_address(&netlink, *ifindex, there.net).await?;
+            interface::remove_address(&netlink, ifindex, there.net).await?;
         }
     }
+    let started = DataPlane::start(config, &plan, found)?;
     Ok((plan, started))
+}
+
+/// The two threads. Each holds the sending half of a channel that says when it has ended.
+struct Threads {
+    quit: oneshot::Sender<()>,
+    election: thread::JoinHandle<Result<()>>,
+    election_ended: oneshot::Receiver<()>,
+    host: thread::JoinHandle<Result<()>>,
+    host_ended: oneshot::Receiver<()>,
+}
+
+impl Threads {
+    fn start(config: &Arc<Config>, plan: Plan, started: Started) -> Result<Self> {
+        let (wishes, wishes_in) = unbounded_channel();
+        let (news, news_in) = unbounded_channel();
+        let mut elections = Elections::new(config, &plan, &started, wishes, news_in)?;
+        let held = elections.start(started.adopted);
+        let Started { data_plane, entries, events, own, .. } = started;
+        let host_config = config.clone();
+        let (host, host_ended) = spawn("host", config, async move || {
+            let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
+            tokio::spawn(connection);
+            Host::new(host_config, &plan, (data_plane, entries, own), &held, netlink, news)?.run(wishes_in).await
+        })?;
+        let (quit, quitting) = oneshot::channel();
+        let (election, election_ended) =
+            spawn("election", config, async move || elections.run(events, quitting).await)?;
+        Ok(Self { quit, election, election_ended, host, host_ended })
+    }
+
+    /// The election releases and goes, then the host has no more wishes to wait for, takes back what
+    /// it did, and goes.
+    fn stop(self) -> Result<()> {
+        drop(self.quit);
+        let elected = self.election.join().unwrap_or_else(|_| Err(anyhow!("the election thread panicked")));
+        let hosted = self.host.join().unwrap_or_else(|_| Err(anyhow!("the host thread panicked")));
+        elected.and(hosted)
+    }
+}
+
+/// A thread with a runtime of its own; the receiver resolves when it ends, however it does.
+fn spawn<F: AsyncFnOnce() -> Result<()> + Send + 'static>(
+    name: &str,
+    config: &Config,
+    run: F,
+) -> Result<(thread::JoinHandle<Result<()>>, oneshot::Receiver<()>)> {
+    let realtime_priority = config.node.realtime_priority;
+    let (ended, has_ended) = oneshot::channel();
+    let run = move || {
+        let _ended: oneshot::Sender<()> = ended;
+        realtime::enable(realtime_priority)?;
+        runtime()?.block_on(run())
+    };
+    let thread = thread::Builder::new().name(name.into()).spawn(run);
+    Ok((thread.with_context(|| format!("starting the {name} thread"))?, has_ended))
 }
 
 /// Configuration problems as one error, a line each.
@@ -85,40 +147,6 @@ impl std::error::Error for Problems {}
 
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("starting a tokio runtime")
-}
-
-fn spawn_host(
-    config: &Arc<Config>,
-    plan: Plan,
-    data_plane: DataPlane,
-    held: Vec<bool>,
-    (wishes, news): (UnboundedReceiver<Wish>, UnboundedSender<News>),
-) -> Result<thread::JoinHandle<Result<()>>> {
-    let config = config.clone();
-    let run = move || {
-        let realtime_priority = config.node.realtime_priority;
-        realtime::enable(realtime_priority)?;
-        runtime()?.block_on(async {
-            let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
-            tokio::spawn(connection);
-            Host::new(config, &plan, data_plane, &held, netlink, news)?.run(wishes).await
-        })
-    };
-    thread::Builder::new().name("host".into()).spawn(run).context("starting the host thread")
-}
-
-fn spawn_elections(
-    config: &Arc<Config>,
-    elections: Elections,
-    events: RingBuf<MapData>,
-    quitting: oneshot::Receiver<()>,
-) -> Result<thread::JoinHandle<Result<()>>> {
-    let realtime_priority = config.node.realtime_priority;
-    let run = move || {
-        realtime::enable(realtime_priority)?;
-        runtime()?.block_on(elections.run(events, quitting))
-    };
-    thread::Builder::new().name("election".into()).spawn(run).context("starting the election thread")
 }
 
 /// The election thread's state.
@@ -166,7 +194,7 @@ impl Elections {
             let resumed = if adopted { router.live_lease(clock::now_ns()) } else { None };
             let sender = senders[router.interface].as_ref();
             router.start(usable[router.interface], resumed, &Outlets { sender, wishes });
-            resumed.is_some()
+            resumed.is_some() && usable[router.interface]
         };
         routers.iter_mut().map(start).collect()
     }
@@ -197,7 +225,8 @@ impl Elections {
     /// All events there are, before any deadline is looked at.
     fn drain(&mut self, events: &mut RingBuf<MapData>) {
         let Self { routers, senders, wishes, .. } = self;
-        for _ in 0..EVENTS_PER_WAKE {
+        // More than fit into it, so that a flood cannot keep this loop from the deadlines.
+        for _ in 0..EVENTS_BYTES / 32 {
             let Some(item) = events.next() else { break };
             // What is no event of this version, or of no router, is nobody's.
             let Ok(event) = Event::try_read_from_bytes(&item) else { continue };
@@ -220,7 +249,9 @@ impl Elections {
     fn hear(&mut self, news: News) {
         let Self { config, routers, senders, wishes, .. } = self;
         if let Some(sender) = news.sender {
-            senders[news.interface] = Some(sender);
+            // Closing one waits for the kernel (RTNL, RCU): not here.
+            let old = senders[news.interface].replace(sender);
+            drop(thread::Builder::new().name("close".into()).spawn(move || drop(old)));
         }
         for router in routers.iter_mut().filter(|router| router.interface == news.interface) {
             let sender = senders[news.interface].as_ref();

@@ -6,6 +6,7 @@
 //! so.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,11 +21,13 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use crate::clock;
 use crate::config::{Config, VirtualRouter};
-use crate::dataplane::{self, DataPlane};
+use crate::dataplane::{self, DataPlane, Entries};
 use crate::interface::{self, Interface};
 use crate::packet::FrameSender;
 use crate::plan::Plan;
+use crate::refusals::Refusals;
 
 /// What the controller wants. Unbounded channels carry these and [`News`]: each is a change that
 /// the election's own timers and limits pace.
@@ -54,8 +57,10 @@ pub struct Host {
     config: Arc<Config>,
     netlink: Handle,
     data_plane: DataPlane,
+    entries: Entries,
     interfaces: Vec<Port>,
     services: Vec<Service>,
+    refused: Refusals,
     news: UnboundedSender<News>,
 }
 
@@ -73,7 +78,7 @@ struct Service {
     interface: usize,
     wanted: bool,
     /// Addresses that are the interface's own and stay.
-    own: Vec<std::net::Ipv4Addr>,
+    own: Vec<Ipv4Addr>,
     rounds_left: u8,
     next_round: Option<Instant>,
     /// Whether the last attempt to put the addresses there failed, so that it is told once.
@@ -89,27 +94,23 @@ impl Host {
     pub fn new(
         config: Arc<Config>,
         plan: &Plan,
-        data_plane: DataPlane,
+        (data_plane, entries, own): (DataPlane, Entries, Vec<Vec<Ipv4Addr>>),
         held: &[bool],
         netlink: Handle,
         news: UnboundedSender<News>,
     ) -> Result<Self> {
         let interfaces = plan.interfaces.iter().map(Port::open).collect::<Result<_>>()?;
-        let services =
-            plan.routers.iter().zip(&config.virtual_routers).zip(held).map(|((router, virtual_router), held)| {
-                let state = &plan.interfaces[router.interface];
-                let addresses = virtual_router.addresses.iter().map(ipnet::Ipv4Net::addr);
-                Service {
-                    interface: router.interface,
-                    wanted: *held,
-                    own: addresses.filter(|address| dataplane::is_own(virtual_router, state, *address)).collect(),
-                    rounds_left: 0,
-                    next_round: None,
-                    failing: false,
-                }
-            });
+        let services = plan.routers.iter().zip(own).zip(held).map(|((place, own), held)| Service {
+            interface: place.interface,
+            wanted: *held,
+            own,
+            rounds_left: 0,
+            next_round: None,
+            failing: false,
+        });
         let services = services.collect();
-        Ok(Self { config, netlink, data_plane, interfaces, services, news })
+        let refused = Refusals::new(&config.data_plane.pin_path);
+        Ok(Self { config, netlink, data_plane, entries, interfaces, services, refused, news })
     }
 
     /// Serves wishes until their sender is gone, then takes all addresses off, detaches and
@@ -137,6 +138,7 @@ impl Host {
                     }
                 },
                 () = sleep_until(next_round) => self.announce_due(),
+                () = tokio::time::sleep_until(self.refused.next_look()) => self.refused.look(),
             }
         }
         self.stop().await
@@ -223,8 +225,9 @@ impl Host {
     }
 
     fn refresh_port(&mut self, interface: usize, known: &BTreeMap<String, Interface>) {
-        let now = known.get(&self.interfaces[interface].name).cloned();
         let port = &mut self.interfaces[interface];
+        // By index first: one that was renamed is still the one that the program is attached to.
+        let now = known.values().find(|now| now.index == port.index).or_else(|| known.get(&port.name)).cloned();
         let is_new = now.as_ref().is_some_and(|now| now.index != port.index || port.state.is_none());
         let mut sender = None;
         if let Some(now) = now.as_ref().filter(|_| is_new) {
@@ -256,9 +259,14 @@ impl Host {
     fn adopt_port(&mut self, interface: usize, now: &Interface) -> Result<FrameSender> {
         self.data_plane.attach(now)?;
         let from = self.interfaces[interface].index;
+        if from != now.index {
+            let _ = self.data_plane.forget_interface(from);
+        }
         for (router, service) in self.services.iter().enumerate() {
             if service.interface == interface {
-                self.data_plane.move_router(router as u32, &self.config.virtual_routers[router], from, now)?;
+                let virtual_router = &self.config.virtual_routers[router];
+                let own = dataplane::own_addresses(virtual_router, now);
+                self.data_plane.move_router(router as u32, virtual_router, from, now.index, &own)?;
             }
         }
         let port = Port::open(now)?;
@@ -355,6 +363,11 @@ impl Host {
         let service = &self.services[router];
         let port = &self.interfaces[service.interface];
         let (Some(state), Some(sender), true) = (&port.state, &port.sender, service.wanted) else { return };
+        // A stalled election leaves this thread running: what the kernel does not answer for is not
+        // announced either.
+        if !self.entries.entry(router as u32).is_some_and(|entry| entry.is_live(clock::now_ns())) {
+            return;
+        }
         for net in &self.config.virtual_routers[router].addresses {
             for operation in [arp::REQUEST, arp::REPLY] {
                 let frame = arp::announcement(operation, Mac(state.mac.0), net.addr().octets());
@@ -365,11 +378,28 @@ impl Host {
         }
     }
 
-    /// Everything back as it was. The election has released before.
+    /// Everything back as it was. The election has released before. While an address is left, so
+    /// is the program: it fences the address.
     async fn stop(mut self) -> Result<()> {
-        for router in 0..self.services.len() {
-            self.services[router].wanted = false;
-            self.take_off(router).await;
+        self.services.iter_mut().for_each(|service| service.wanted = false);
+        let known = interface::list(&self.netlink).await?;
+        for (router, service) in self.services.iter().enumerate() {
+            let port = &self.interfaces[service.interface];
+            let Some(state) = known.values().find(|state| state.index == port.index) else { continue };
+            let nets = &self.config.virtual_routers[router].addresses;
+            for there in state.addresses.iter().map(|there| there.net) {
+                let address = there.addr();
+                if nets.iter().any(|net| net.addr() == address) && !service.own.contains(&address) {
+                    interface::remove_address(&self.netlink, state.index, there).await?;
+                }
+            }
+            if !service.own.is_empty() {
+                tracing::warn!(
+                    instance = %self.config.virtual_routers[router].name,
+                    "the addresses are this interface's own and stay: the kernel answers for them from now on, so stop \
+                     this host or take them off"
+                );
+            }
         }
         self.data_plane.unload()
     }

@@ -15,6 +15,7 @@ mod packet;
 mod plan;
 mod readable;
 mod realtime;
+mod refusals;
 mod router;
 pub mod status;
 pub mod unload;

@@ -15,7 +15,6 @@ use failover_userspace::controller::{self, Problems};
 use failover_userspace::dataplane::maps;
 use failover_userspace::status::Status;
 use failover_userspace::unload::{self, Outcome};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
         Command::Run(file) => run(&file.config),
         Command::Check(file) => check(&file.config),
         Command::Status { json, pins } => status(&pins.pin_path, *json),
-        Command::Unload(pins) => unload(&pins.pin_path),
+        Command::Unload { pins, force } => unload(&pins.pin_path, *force),
     };
     drop(logging);
     result.unwrap_or_else(|error| {
@@ -63,19 +62,8 @@ fn load(file: &Path) -> Result<config::Config> {
 }
 
 fn run(file: &Path) -> Result<ExitCode> {
-    controller::run(file, load(file)?, stop_signal())?;
+    controller::run(file, load(file)?)?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn stop_signal() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return "signals cannot be caught";
-    };
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    }
 }
 
 fn check(file: &Path) -> Result<ExitCode> {
@@ -94,9 +82,9 @@ fn status(pin_path: &Path, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn unload(pin_path: &Path) -> Result<ExitCode> {
+fn unload(pin_path: &Path, force: bool) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(unload::unload(pin_path))? {
+    match runtime.block_on(unload::unload(pin_path, force))? {
         Outcome::Nothing => print(&format!("nothing is loaded at {}\n", pin_path.display()))?,
         Outcome::Unloaded(addresses) => {
             print(&format!("unloaded {}, {addresses} address(es) taken off\n", pin_path.display()))?;

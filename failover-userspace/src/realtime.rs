@@ -1,6 +1,14 @@
 //! Real-time scheduling of the threads that must not be late.
 
-use std::io;
+use std::{io, thread};
+
+/// Whether [`enable`] will do, tried on a thread that then ends: before anything is loaded.
+///
+/// # Errors
+/// Those of [`enable`].
+pub fn try_out(priority: u8) -> anyhow::Result<()> {
+    thread::spawn(move || enable(priority)).join().unwrap_or_else(|_| anyhow::bail!("trying SCHED_FIFO panicked"))
+}
 
 /// Puts the calling thread under SCHED_FIFO at `priority` (1 to 99) and locks the process's
 /// memory. 0 does nothing.

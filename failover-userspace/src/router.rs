@@ -7,7 +7,7 @@
 
 use failover_common::abi::{ChecksumForm, Event, EventKind, Heard, Lease, State};
 use failover_common::address::Address;
-use failover_common::lease::{beats, is_live};
+use failover_common::lease::beats;
 use failover_common::wire::ethernet::Mac;
 use failover_common::wire::vrrp::{ADVERT_FRAME_LEN_MAX, AddressDigest, AdvertFrame, PRIORITY_RELEASE};
 use tokio::sync::mpsc::UnboundedSender;
@@ -44,7 +44,8 @@ pub struct Router {
     /// The last superior advert told; before the first, one that could be anybody's.
     last_superior: HeardAdvert,
     sends_failing: u32,
-    warned: Option<(Address, u16, u32)>,
+    differences_told: Quiet,
+    conflicts_told: Quiet,
 }
 
 /// The two adverts that are ever sent, built before they are needed.
@@ -95,14 +96,14 @@ impl Router {
                 interval_cs: config.advert_interval_cs,
             },
             sends_failing: 0,
-            warned: None,
+            differences_told: Quiet::default(),
+            conflicts_told: Quiet::default(),
         }
     }
 
     /// The lease that an earlier controller left in the entry, if it is live.
     pub fn live_lease(&self, now_ns: u64) -> Option<Lease> {
-        let lease = self.entry.lease();
-        is_live(now_ns, lease.until_ns, lease.claimed_after_ns, self.entry.last_superior_ns()).then_some(lease)
+        self.entry.is_live(now_ns).then(|| self.entry.lease())
     }
 
     /// Starts, with the lease of an earlier controller if there is one.
@@ -132,8 +133,10 @@ impl Router {
 
     /// The deadline has come: first all that the kernel heard, then the time.
     pub fn timeout(&mut self, outlets: &Outlets<'_>) {
+        // The clock first: what comes in while this thread is stalled after it is not yet judged.
+        let now_ns = clock::now_ns();
         self.catch_up(outlets);
-        self.election.handle_timeout(clock::now_ns());
+        self.election.handle_timeout(now_ns);
         self.pump(outlets);
     }
 
@@ -149,6 +152,9 @@ impl Router {
         if heard.last_advert_ns > self.told_advert_ns {
             self.hear(&heard, outlets);
         }
+        // Told, whatever the election made of it: the kernel's judgement may be older than a change
+        // of this node's own address.
+        self.told_superior_ns = self.told_superior_ns.max(superior_ns);
     }
 
     /// Of a superior advert that another one has followed in the map, only its time is left. It was
@@ -173,26 +179,14 @@ impl Router {
     /// One event of the ring.
     pub fn event(&mut self, event: &Event, outlets: &Outlets<'_>) {
         match event.kind {
-            EventKind::Advert if event.at_ns == self.told_advert_ns => {}
-            EventKind::Advert => {
-                let superior_ns = self.entry.last_superior_ns();
-                if superior_ns < event.at_ns {
-                    self.tell_missed_superior(superior_ns, outlets);
-                }
-                self.learn(event.address, event.interval_cs, event.address_digest, event.checksum_form);
-                let advert = HeardAdvert {
-                    received_at_ns: event.at_ns,
-                    source: event.address,
-                    priority: event.priority,
-                    interval_cs: event.interval_cs,
-                };
-                self.tell(advert, outlets);
-            }
+            EventKind::Advert => self.advert_event(event, outlets),
             EventKind::Conflict => {
-                tracing::warn!(
-                    instance = %self.config.name, address = %event.address.to_ip(), mac = %Hex(event.mac),
-                    "another station claims the address by ARP; announcing it again"
-                );
+                if self.conflicts_told.is_due(event.at_ns) {
+                    tracing::warn!(
+                        instance = %self.config.name, address = %event.address.to_ip(), mac = %Hex(event.mac),
+                        "another station claims the address by ARP; announcing it again"
+                    );
+                }
                 self.give(Input::Conflict, outlets);
             }
             EventKind::OwnAdvert => tracing::warn!(
@@ -203,10 +197,35 @@ impl Router {
         }
     }
 
-    fn tell(&mut self, advert: HeardAdvert, outlets: &Outlets<'_>) {
+    /// An advert from the ring. What is older than what was told already is history: the ring may
+    /// have kept it over a restart or a stall, and told again it would put timers back.
+    fn advert_event(&mut self, event: &Event, outlets: &Outlets<'_>) {
+        let advert = HeardAdvert {
+            received_at_ns: event.at_ns,
+            source: event.address,
+            priority: event.priority,
+            interval_cs: event.interval_cs,
+        };
+        let is_news = event.at_ns > self.told_advert_ns || (self.beats(&advert) && event.at_ns > self.told_superior_ns);
+        if !is_news {
+            return;
+        }
+        let superior_ns = self.entry.last_superior_ns();
+        if superior_ns < event.at_ns {
+            self.tell_missed_superior(superior_ns, outlets);
+        }
+        self.learn(event.address, event.interval_cs, event.address_digest, event.checksum_form);
+        self.tell(advert, outlets);
+    }
+
+    fn beats(&self, advert: &HeardAdvert) -> bool {
         let own_address = Address::from_ipv4(self.frames.own_address);
+        beats(advert.priority, &advert.source, self.config.priority, &own_address)
+    }
+
+    fn tell(&mut self, advert: HeardAdvert, outlets: &Outlets<'_>) {
         self.told_advert_ns = self.told_advert_ns.max(advert.received_at_ns);
-        if beats(advert.priority, &advert.source, self.config.priority, &own_address) {
+        if self.beats(&advert) {
             self.told_superior_ns = self.told_superior_ns.max(advert.received_at_ns);
             self.last_superior = advert;
         }
@@ -227,10 +246,9 @@ impl Router {
         let mut digest = AddressDigest::default();
         self.config.addresses.iter().for_each(|net| digest.add(net.addr().octets()));
         let other_addresses = address_digest != digest.0;
-        if !(other_interval || other_addresses) || self.warned == Some((source, interval_cs, address_digest)) {
+        if !(other_interval || other_addresses) || !self.differences_told.is_due(clock::now_ns()) {
             return;
         }
-        self.warned = Some((source, interval_cs, address_digest));
         if other_interval {
             tracing::warn!(
                 instance = %self.config.name, peer = %source.to_ip(), theirs_ms = u32::from(interval_cs) * 10,
@@ -372,6 +390,23 @@ fn wire_version(version: Version) -> u8 {
     match version {
         Version::V2 => 2,
         Version::V3 => 3,
+    }
+}
+
+/// Lets one message through a minute, so that whoever causes them does not fill a disk.
+#[derive(Default)]
+struct Quiet {
+    told_at_ns: Option<u64>,
+}
+
+impl Quiet {
+    fn is_due(&mut self, now_ns: u64) -> bool {
+        const GAP_NS: u64 = 60_000_000_000;
+        let is_due = self.told_at_ns.is_none_or(|told_at_ns| now_ns.saturating_sub(told_at_ns) >= GAP_NS);
+        if is_due {
+            self.told_at_ns = Some(now_ns);
+        }
+        is_due
     }
 }
 

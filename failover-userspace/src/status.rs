@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use failover_common::abi::{COUNTER_NAMES, VirtualRouter, XdpMode};
+use failover_common::abi::{COUNTER_NAMES, State, VirtualRouter, XdpMode};
 use failover_common::lease::{LEASE_INTERVALS, NS_PER_CS, is_live};
 use serde_json::{Map, Value, json};
 
@@ -33,6 +33,13 @@ impl Status {
         let live =
             is_live(self.now_ns, router.lease.until_ns, router.lease.claimed_after_ns, router.heard.last_superior_ns);
         if live { router.lease.until_ns - self.now_ns } else { 0 }
+    }
+
+    /// The election's state; with nobody there to run an election, and no lease left of it, there is
+    /// none.
+    fn state_name(&self, router: &VirtualRouter) -> String {
+        let is_dead = !self.controller_alive && self.lease_remaining_ns(router) == 0;
+        format!("{:?}", if is_dead { State::Initialize } else { router.report.state })
     }
 
     /// Who is Active, as far as this node knows: itself under a live lease, or the last advertiser
@@ -86,7 +93,7 @@ impl Status {
             "vrid": router.settings.vrid,
             "family": "ipv4",
             "version": router.settings.version,
-            "state": format!("{:?}", router.report.state),
+            "state": self.state_name(router),
             "priority": router.settings.priority,
             "advert_interval_ms": u64::from(router.settings.advert_interval_cs) * 10,
             "active": active,

@@ -20,8 +20,9 @@ pub enum Outcome {
 /// Takes the addresses off, detaches the program and removes the pins.
 ///
 /// # Errors
-/// When a controller is running, or something could not be removed.
-pub async fn unload(pin_path: &Path) -> Result<Outcome> {
+/// When a controller is running, something could not be removed, or, without `force`, it can't be
+/// told which addresses are to go: without the program nothing fences them.
+pub async fn unload(pin_path: &Path, force: bool) -> Result<Outcome> {
     if !pin_path.exists() {
         return Ok(Outcome::Nothing);
     }
@@ -34,23 +35,34 @@ pub async fn unload(pin_path: &Path) -> Result<Outcome> {
     };
     // Addresses first: while the program is attached they are fenced.
     let removed = match Snapshot::read(pin_path) {
-        Ok(snapshot) => remove_addresses(&snapshot).await?,
+        Ok(snapshot) => remove_addresses(pin_path, &snapshot, force).await?,
+        Err(_) if force => 0,
         Err(error) => {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the maps cannot be read: virtual addresses may be left on interfaces"
-            );
-            0
+            return Err(error.context(
+                "the maps cannot be read, so it can't be told which addresses are to go: take them off by hand and use \
+                 --force",
+            ));
         }
     };
     pins::remove_all(pin_path)?;
     Ok(Outcome::Unloaded(removed))
 }
 
-async fn remove_addresses(snapshot: &Snapshot) -> Result<usize> {
+async fn remove_addresses(pin_path: &Path, snapshot: &Snapshot, force: bool) -> Result<usize> {
     let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
     tokio::spawn(connection);
     let known = interface::list(&netlink).await?;
+    for (index, there) in &snapshot.interfaces {
+        let name = dataplane::unpadded(&there.name);
+        let program = pins::link_program(pin_path, &name)?;
+        let is_here = known.values().any(|here| here.index == *index && here.xdp_program == program);
+        if !is_here && !force {
+            bail!(
+                "interface {name} (index {index}) is not here with our program on it: use the network namespace that the \
+                 controller ran in, or --force if the interface is gone"
+            );
+        }
+    }
     let mut removed = 0;
     for (ifindex, address) in dataplane::put_addresses(snapshot) {
         let interface = known.values().find(|interface| interface.index == ifindex);

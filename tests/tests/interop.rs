@@ -215,8 +215,10 @@ fn another_password_is_refused_and_counted() -> Result<()> {
     let Some(mut peers) = Peers::new(&OTHER, 100, 150)? else { return Ok(()) };
     peers.ours.start_and_wait()?;
     peers.start_theirs()?;
-    let refused = || peers.ours.counter("advert_bad_authentication").is_ok_and(|count| count > 1);
-    wait::until("refused adverts", refused)?;
+    // One is all that may come: a keepalived that is Active puts its next advert off whenever it
+    // refuses one of ours.
+    let refused = || peers.ours.counter("advert_bad_authentication").is_ok_and(|count| count > 0);
+    wait::until("a refused advert", refused)?;
     ensure!(peers.ours.counter("advert_valid")? == 0);
     Ok(())
 }

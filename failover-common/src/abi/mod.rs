@@ -50,8 +50,8 @@ pub const ADDRESSES_PER_ROUTER_MAX: usize = 20;
 pub const VIPS_MAX: u32 = VIRTUAL_ROUTERS_MAX * ADDRESSES_PER_ROUTER_MAX as u32;
 /// Interfaces of one node: at most one per virtual router.
 pub const INTERFACES_MAX: u32 = VIRTUAL_ROUTERS_MAX;
-/// Bytes of the ring: 4,096 records of 64 bytes and their 8-byte headers, a power of two. A full
-/// ring costs a wake-up, never a state: the map is the truth.
+/// Bytes of the ring, a power of two: more than 9,000 records of 48 bytes with their 8-byte
+/// headers. A full ring costs a wake-up, never a state: the map is the truth.
 pub const EVENTS_BYTES: u32 = 512 * 1024;
 
 /// Asserts size, alignment and the absence of implicit padding of one shared type.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
 use failover_common::abi::{Heard, Lease, Report, Settings, VirtualRouter};
+use failover_common::lease::is_live;
 use memmap2::{MmapOptions, MmapRaw};
 use zerocopy::TryFromBytes;
 
@@ -84,6 +85,12 @@ impl Entry {
         // SAFETY: see `word`.
         let until = self.word(|at| unsafe { addr_of_mut!((*at).lease.until_ns) });
         Lease { until_ns: until.load(Ordering::SeqCst), claimed_after_ns: claimed_after.load(Ordering::SeqCst) }
+    }
+
+    /// Whether the kernel answers now.
+    pub fn is_live(&self, now_ns: u64) -> bool {
+        let lease = self.lease();
+        is_live(now_ns, lease.until_ns, lease.claimed_after_ns, self.last_superior_ns())
     }
 
     /// When the kernel last heard an advert that beats this node. Read it before [`Self::heard`],

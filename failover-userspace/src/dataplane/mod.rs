@@ -44,7 +44,15 @@ pub struct DataPlane {
     _lock: pins::Lock,
 }
 
-/// What `DataPlane::start` yields.
+/// What an earlier controller left, looked at and not touched yet.
+pub struct Found {
+    lock: pins::Lock,
+    before: Option<Snapshot>,
+    /// Whether it describes the same virtual routers, so that their leases carry on.
+    pub adopted: bool,
+}
+
+/// What [`DataPlane::start`] yields.
 pub struct Started {
     /// The program, for attaching it again.
     pub data_plane: DataPlane,
@@ -54,17 +62,17 @@ pub struct Started {
     pub events: RingBuf<aya::maps::MapData>,
     /// Whether the entries are an earlier controller's, with leases that may be live.
     pub adopted: bool,
-    /// Virtual addresses of an earlier controller that the configuration does not have any more.
-    pub leftovers: Vec<(u32, Ipv4Addr)>,
+    /// For each virtual router, the addresses that are the interface's own and stay.
+    pub own: Vec<Vec<Ipv4Addr>>,
 }
 
-impl DataPlane {
-    /// Loads the program and attaches it to every interface of the plan.
+impl Found {
+    /// Takes the controller's lock and reads what is pinned.
     ///
     /// # Errors
-    /// When another controller runs with these pins, an interface has somebody else's program, or
-    /// the kernel refuses: with its verifier's log.
-    pub fn start(config: &Config, plan: &Plan) -> Result<Started> {
+    /// When this binary has no program, another controller runs with these pins, or an interface
+    /// has somebody else's program.
+    pub fn look(config: &Config, plan: &Plan) -> Result<Self> {
         if OBJECT.is_empty() {
             bail!("this failover was built without its XDP program: build it with `cargo xtask build`");
         }
@@ -77,14 +85,74 @@ impl DataPlane {
         check_foreign_programs(pin_path, plan)?;
         let before = Snapshot::read(pin_path).ok();
         let adopted = before.as_ref().is_some_and(|before| is_adoptable(before, config, plan));
-        let leftovers = if adopted { Vec::new() } else { clear(pin_path, before.as_ref())? };
+        Ok(Self { lock, before, adopted })
+    }
+
+    /// Addresses that a controller before us put on interfaces. Where nothing is adopted they have
+    /// to go before the program does: they are fenced only as long as it is there. What can't be
+    /// read is guessed from the configuration.
+    pub fn leftovers(&self, config: &Config, plan: &Plan) -> Vec<(u32, Ipv4Addr)> {
+        let has_pins = maps::MAP_NAMES.iter().any(|name| maps::pin(&config.data_plane.pin_path, name).exists());
+        if self.adopted || !has_pins {
+            return Vec::new();
+        }
+        let mut addresses = self.before.as_ref().map(put_addresses).unwrap_or_default();
+        for (router, place) in config.virtual_routers.iter().zip(&plan.routers) {
+            let is_owner = router.priority == failover_common::wire::vrrp::PRIORITY_OWNER;
+            let ifindex = plan.interfaces[place.interface].index;
+            let nets = router.addresses.iter().filter(|_| !is_owner);
+            addresses.extend(nets.map(|net| (ifindex, net.addr())));
+        }
+        addresses
+    }
+
+    /// The addresses of a virtual router that are its interface's own: it is their owner (RFC 9568
+    /// 6.1, priority 255), and no controller put them there.
+    fn own(&self, config: &VirtualRouter, interface: &Interface) -> Vec<Ipv4Addr> {
+        let put = self.before.as_ref().map(put_addresses).unwrap_or_default();
+        let own = own_addresses(config, interface);
+        own.into_iter().filter(|address| !put.contains(&(interface.index, *address))).collect()
+    }
+}
+
+/// The addresses of an owner that are on its interface.
+pub fn own_addresses(config: &VirtualRouter, interface: &Interface) -> Vec<Ipv4Addr> {
+    let is_owner = config.priority == failover_common::wire::vrrp::PRIORITY_OWNER;
+    let addresses = config.addresses.iter().map(ipnet::Ipv4Net::addr).filter(|_| is_owner);
+    addresses.filter(|address| interface.addresses.iter().any(|there| there.net.addr() == *address)).collect()
+}
+
+impl DataPlane {
+    /// Loads the program and attaches it to every interface of the plan.
+    ///
+    /// # Errors
+    /// When the kernel refuses, with its verifier's log. Unless something was adopted, nothing is
+    /// left loaded then.
+    pub fn start(config: &Config, plan: &Plan, found: Found) -> Result<Started> {
+        let (pin_path, adopted) = (config.data_plane.pin_path.clone(), found.adopted);
+        let started = Self::load_and_attach(config, plan, found);
+        if started.is_err() && !adopted {
+            let _ = pins::remove_all(&pin_path);
+        }
+        started
+    }
+
+    fn load_and_attach(config: &Config, plan: &Plan, found: Found) -> Result<Started> {
+        let pin_path = &config.data_plane.pin_path;
+        let adopted = found.adopted;
+        if !adopted {
+            clear(pin_path)?;
+        }
+        let own: Vec<_> = plan.routers.iter().zip(&config.virtual_routers).collect();
+        let own =
+            own.iter().map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect::<Vec<_>>();
         let mut ebpf = load(pin_path, plan.routers.len() as u32)?;
         let routers = ebpf.take_map(VIRTUAL_ROUTERS).context("the object has no VIRTUAL_ROUTERS")?;
         let Map::Array(routers) = routers else { bail!("VIRTUAL_ROUTERS is no array") };
         let entries = Entries::map(&routers, plan.routers.len() as u32).context("mapping VIRTUAL_ROUTERS")?;
         let events = RingBuf::try_from(ebpf.take_map(EVENTS).context("the object has no EVENTS")?)?;
         let mut data_plane =
-            Self { pin_path: pin_path.clone(), xdp_mode: config.data_plane.xdp_mode, ebpf, _lock: lock };
+            Self { pin_path: pin_path.clone(), xdp_mode: config.data_plane.xdp_mode, ebpf, _lock: found.lock };
         data_plane.write_meta(config)?;
         for (index, router) in plan.routers.iter().enumerate() {
             let entry = entries.entry(index as u32).context("an entry past the end")?;
@@ -94,12 +162,12 @@ impl DataPlane {
             if !adopted {
                 entry.set_report(&Report { name: padded(&config.name), ..Report::default() });
             }
-            data_plane.index_router(index as u32, config, interface, before.as_ref().filter(|_| adopted))?;
+            data_plane.index_router(index as u32, config, interface.index, &own[index], adopted)?;
         }
         for interface in &plan.interfaces {
             data_plane.attach(interface)?;
         }
-        Ok(Started { data_plane, entries, events, adopted, leftovers })
+        Ok(Started { data_plane, entries, events, adopted, own })
     }
 
     /// Points an interface's frames at a virtual router: its VRID and its addresses. Counters of
@@ -111,39 +179,50 @@ impl DataPlane {
         &mut self,
         index: u32,
         config: &VirtualRouter,
-        interface: &Interface,
-        before: Option<&Snapshot>,
+        ifindex: u32,
+        own: &[Ipv4Addr],
+        keep: bool,
     ) -> Result<()> {
-        let key = RouterKey { ifindex: interface.index, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
+        let key = RouterKey { ifindex, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
         let data = maps::open(&self.pin_path, ROUTER_INDEX)?;
         maps::hash::<{ size_of::<RouterKey>() }, 4>(data)?.insert(Raw::of(&key), Raw::of(&index), 0)?;
-        let mut vips = maps::hash::<{ size_of::<VipKey>() }, { size_of::<Vip>() }>(maps::open(&self.pin_path, VIPS)?)?;
+        let mut vips = self.vips()?;
         for net in &config.addresses {
-            let key = VipKey { ifindex: interface.index, vlan: 0, address: Address::from(net.addr()) };
-            let known = before.and_then(|before| before.vips.iter().find(|(known, _)| *known == key));
-            let vip = known.map_or_else(
-                || Vip { router: index, is_own: u32::from(is_own(config, interface, net.addr())), ..Vip::default() },
-                |(_, vip)| *vip,
-            );
+            let key = VipKey { ifindex, vlan: 0, address: Address::from(net.addr()) };
+            if keep && vips.get(&Raw::of(&key), 0).is_ok() {
+                continue;
+            }
+            let vip = Vip { router: index, is_own: u32::from(own.contains(&net.addr())), ..Vip::default() };
             vips.insert(Raw::of(&key), Raw::of(&vip), 0)?;
         }
         Ok(())
+    }
+
+    fn vips(&self) -> Result<maps::RawHash<{ size_of::<VipKey>() }, { size_of::<Vip>() }>> {
+        maps::hash(maps::open(&self.pin_path, VIPS)?)
     }
 
     /// Moves a virtual router to the interface that came back under its name.
     ///
     /// # Errors
     /// Those of the map updates.
-    pub fn move_router(&mut self, index: u32, config: &VirtualRouter, from: u32, to: &Interface) -> Result<()> {
+    pub fn move_router(
+        &mut self,
+        index: u32,
+        config: &VirtualRouter,
+        from: u32,
+        to: u32,
+        own: &[Ipv4Addr],
+    ) -> Result<()> {
         let key = RouterKey { ifindex: from, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
         let data = maps::open(&self.pin_path, ROUTER_INDEX)?;
         let _ = maps::hash::<{ size_of::<RouterKey>() }, 4>(data)?.remove(&Raw::of(&key));
-        let mut vips = maps::hash::<{ size_of::<VipKey>() }, { size_of::<Vip>() }>(maps::open(&self.pin_path, VIPS)?)?;
+        let mut vips = self.vips()?;
         for net in &config.addresses {
             let key = VipKey { ifindex: from, vlan: 0, address: Address::from(net.addr()) };
             let _ = vips.remove(&Raw::of(&key));
         }
-        self.index_router(index, config, to, None)
+        self.index_router(index, config, to, own, false)
     }
 
     /// Attaches the program to an interface, or puts it in the place of the one that an earlier
@@ -228,13 +307,6 @@ pub fn settings(config: &VirtualRouter, interface: &Interface, own_address: Ipv4
     }
 }
 
-/// Whether the address is the interface's own: this router owns it (RFC 9568 6.1, priority 255)
-/// and it was there before us.
-pub fn is_own(config: &VirtualRouter, interface: &Interface, address: Ipv4Addr) -> bool {
-    config.priority == failover_common::wire::vrrp::PRIORITY_OWNER
-        && interface.addresses.iter().any(|there| there.net.addr() == address)
-}
-
 /// An interface may carry our program, or none. Somebody else's is never replaced.
 fn check_foreign_programs(pin_path: &Path, plan: &Plan) -> Result<()> {
     for interface in &plan.interfaces {
@@ -256,7 +328,9 @@ fn check_foreign_programs(pin_path: &Path, plan: &Plan) -> Result<()> {
 /// Whether the maps describe the same virtual routers, in the same order, on the same interfaces.
 fn is_adoptable(before: &Snapshot, config: &Config, plan: &Plan) -> bool {
     let routers = &before.virtual_routers;
+    let wanted = config.data_plane.xdp_mode;
     before.meta.boot_id == boot_id()
+        && before.interfaces.iter().all(|(_, interface)| suits(interface.xdp_mode, wanted))
         && routers.len() == plan.routers.len()
         && routers.iter().zip(&config.virtual_routers).zip(&plan.routers).all(|((entry, config), router)| {
             let now = settings(config, &plan.interfaces[router.interface], router.own_address);
@@ -281,21 +355,18 @@ fn config_index(
     routers.get(vip.router as usize).is_some_and(|of| std::ptr::eq(of, entry))
 }
 
-/// Clears away what an earlier controller left and this one cannot use. Its addresses that were
-/// put on interfaces are returned, to be taken off.
-fn clear(pin_path: &Path, before: Option<&Snapshot>) -> Result<Vec<(u32, Ipv4Addr)>> {
-    let addresses = before.map(put_addresses).unwrap_or_default();
-    let has_pins = maps::MAP_NAMES.iter().any(|name| maps::pin(pin_path, name).exists());
-    if has_pins {
-        tracing::warn!(
-            pin_path = %pin_path.display(),
-            "found the maps of an earlier controller with another configuration or version: released them, starting anew"
-        );
-        // The directory itself is locked and stays ours: it is made anew under the same name only
-        // after a stop, so keep it and remove what is in it.
-        pins::remove_contents(pin_path)?;
+/// Clears away what an earlier controller left and this one cannot use. Its addresses are gone
+/// already.
+fn clear(pin_path: &Path) -> Result<()> {
+    if !maps::MAP_NAMES.iter().any(|name| maps::pin(pin_path, name).exists()) {
+        return Ok(());
     }
-    Ok(addresses)
+    tracing::warn!(
+        pin_path = %pin_path.display(),
+        "found the maps of an earlier controller with another configuration or version: starting anew"
+    );
+    // The directory stays: it is locked, and made anew it would be another one.
+    pins::remove_contents(pin_path)
 }
 
 /// The addresses that a controller put on interfaces, as its maps tell.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::links::PinnedLink;
@@ -52,11 +53,15 @@ fn is_bpffs(path: &Path) -> bool {
 pub fn lock(pin_path: &Path) -> Result<Option<Lock>> {
     let directory = open(pin_path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("opening {}", pin_path.display()))?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock(directory))),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("locking {}", pin_path.display())),
+    // `failover status` holds it for a moment, to see whether it can.
+    for _ in 0..10 {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(Lock(directory))),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) => return Err(error).with_context(|| format!("locking {}", pin_path.display())),
+        }
     }
+    Ok(None)
 }
 
 /// Whether a controller holds the lock.

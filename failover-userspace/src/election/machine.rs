@@ -82,6 +82,8 @@ pub struct Election {
     /// Comes after all actions: nothing that matters waits for a log line.
     report: Option<Transition>,
     defended_at_ns: Option<u64>,
+    /// When an announcement is due that the gap held back.
+    announce_at_ns: Option<u64>,
     last_sign_ns: Option<u64>,
 }
 
@@ -94,6 +96,7 @@ impl Election {
             actions: VecDeque::new(),
             report: None,
             defended_at_ns: None,
+            announce_at_ns: None,
             last_sign_ns: None,
         }
     }
@@ -124,8 +127,9 @@ impl Election {
             State::Initialize | State::Fault => None,
             State::Backup { active_down_at_ns, .. } => Some(active_down_at_ns),
             State::Active { advertise_at_ns, claim: Claim::Hold { at_ns, .. } } => Some(advertise_at_ns.min(at_ns)),
-            State::Active { advertise_at_ns, claim: Claim::WithAdvert { .. } | Claim::Held { .. } } => {
-                Some(advertise_at_ns)
+            State::Active { advertise_at_ns, claim: Claim::WithAdvert { .. } } => Some(advertise_at_ns),
+            State::Active { advertise_at_ns, claim: Claim::Held { .. } } => {
+                Some(self.announce_at_ns.map_or(advertise_at_ns, |at_ns| at_ns.min(advertise_at_ns)))
             }
         }
     }
@@ -150,7 +154,9 @@ impl Election {
             (State::Backup { .. }, Input::LinkDown) => self.enter(State::Fault, Reason::LinkDown),
 
             (State::Active { claim, .. }, Input::Advert(advert)) => self.active_hears(now_ns, claim, advert),
-            (State::Active { claim, .. }, Input::AdvertSent { before_send_ns }) => self.sent(claim, before_send_ns),
+            (State::Active { claim, .. }, Input::AdvertSent { before_send_ns }) => {
+                self.sent(now_ns, claim, before_send_ns);
+            }
             (State::Active { claim, .. }, Input::AdvertFailed) => self.failed(now_ns, claim),
             (State::Active { claim, .. }, Input::Conflict) => self.defend(now_ns, claim),
             (State::Active { .. }, Input::LinkDown) => {
@@ -184,6 +190,9 @@ impl Election {
                 }
                 if now_ns >= advertise_at_ns {
                     self.advertise(now_ns);
+                }
+                if matches!(claim, Claim::Held { .. }) && self.announce_at_ns.is_some_and(|at_ns| now_ns >= at_ns) {
+                    self.announce(now_ns);
                 }
             }
             State::Initialize | State::Fault | State::Backup { .. } => {}
@@ -316,10 +325,16 @@ impl Election {
         }
         self.advertise(now_ns);
         let Claim::Held { .. } = claim else { return };
-        if self.defended_at_ns.is_none_or(|at_ns| now_ns >= at_ns + DEFENCE_GAP_NS) {
-            self.defended_at_ns = Some(now_ns);
-            self.actions.push_back(Action::Announce);
+        match self.defended_at_ns {
+            // The last word must be ours, so a claim within the gap is answered at its end.
+            Some(at_ns) if now_ns < at_ns + DEFENCE_GAP_NS => self.announce_at_ns = Some(at_ns + DEFENCE_GAP_NS),
+            _ => self.announce(now_ns),
         }
+    }
+
+    fn announce(&mut self, now_ns: u64) {
+        (self.defended_at_ns, self.announce_at_ns) = (Some(now_ns), None);
+        self.actions.push_back(Action::Announce);
     }
 
     /// An Active that has to listen again.
@@ -349,17 +364,17 @@ impl Election {
     }
 
     /// An advert went out: what it is worth depends on how far the claim is.
-    fn sent(&mut self, before: Claim, before_send_ns: u64) {
+    fn sent(&mut self, now_ns: u64, before: Claim, before_send_ns: u64) {
         let until_ns = lease_until_ns(before_send_ns, self.parameters.advert_interval_cs);
         let after = match before {
-            Claim::WithAdvert { by_ns } if before_send_ns <= by_ns => Claim::Held { until_ns },
-            Claim::WithAdvert { .. } => Claim::Hold { at_ns: before_send_ns + PREEMPT_HOLD_NS, until_ns },
+            Claim::WithAdvert { by_ns } if now_ns <= by_ns => Claim::Held { until_ns },
+            Claim::WithAdvert { .. } => Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns },
             // The others hear of it only now, whenever it was decided.
-            Claim::Hold { until_ns: 0, .. } => Claim::Hold { at_ns: before_send_ns + PREEMPT_HOLD_NS, until_ns },
+            Claim::Hold { until_ns: 0, .. } => Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns },
             Claim::Hold { at_ns, .. } => Claim::Hold { at_ns, until_ns },
             // It ran out between the decision to send and the send.
-            Claim::Held { until_ns: old_ns } if before_send_ns >= old_ns => {
-                self.lapse_is_due(before_send_ns);
+            Claim::Held { until_ns: old_ns } if now_ns >= old_ns => {
+                self.lapse_is_due(now_ns);
                 return;
             }
             Claim::Held { .. } => Claim::Held { until_ns },
@@ -402,6 +417,7 @@ impl Election {
     /// The lease ran out before it was renewed, and no advert since says that another serves. One
     /// may be about to: so this node asks first and answers later.
     fn lapse(&mut self, now_ns: u64) {
+        self.announce_at_ns = None;
         self.actions.push_back(Action::SetLease { until_ns: 0 });
         self.set_claim(Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 });
         self.report(abi::State::Active, Reason::Lapsed);
@@ -429,6 +445,7 @@ impl Election {
 
     fn enter(&mut self, state: State, reason: Reason) {
         let from = self.state();
+        self.announce_at_ns = None;
         self.state = state;
         self.report(from, reason);
     }

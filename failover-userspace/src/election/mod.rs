@@ -66,7 +66,7 @@ pub enum Input {
     Advert(HeardAdvert),
     /// The advert of the last [`Action::SendAdvert`] was accepted by the kernel.
     AdvertSent {
-        /// The clock as read before the attempt.
+        /// The clock as read before the attempt; `now_ns` is the clock after it.
         before_send_ns: u64,
     },
     /// It was not.
@@ -145,7 +145,7 @@ pub enum Reason {
     },
     /// The lease ran out unnoticed, and nobody else was heard.
     Lapsed,
-    /// Carrier or interface lost.
+    /// Carrier, own address or interface lost.
     LinkDown,
     /// Carrier is back.
     LinkUp,
@@ -169,7 +169,7 @@ impl std::fmt::Display for Reason {
                 write!(f, "this node was stalled until its lease ran out, and {} serves now", source.to_ip())
             }
             Self::Lapsed => f.write_str("this node was stalled until its lease ran out, nobody else was heard"),
-            Self::LinkDown => f.write_str("the interface lost its carrier or is gone"),
+            Self::LinkDown => f.write_str("the interface lost its carrier or its address, or is gone"),
             Self::LinkUp => f.write_str("the interface is up"),
             Self::Shutdown => f.write_str("shutdown"),
         }

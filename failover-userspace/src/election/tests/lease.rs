@@ -23,7 +23,7 @@ mod from_an_advert {
     #[test]
     fn the_lease_counts_from_before_the_send() {
         let mut driver = Driver::started(parameters());
-        driver.send_takes_ns = 700 * US;
+        driver.send_takes_ns = 300 * US;
         let actions = driver.timeout(DOWN);
         assert_eq!(actions[..2], [SEND, lease(LEASE_END)]);
     }
