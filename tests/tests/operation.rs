@@ -23,6 +23,12 @@ fn single(test: &str) -> Result<Option<(Lab, Daemon)>> {
     Ok(Some((lab, daemon)))
 }
 
+/// Replaces text in its configuration.
+fn edit(daemon: &Daemon, from: &str, to: &str) -> Result<()> {
+    let text = std::fs::read_to_string(daemon.config())?.replace(from, to);
+    Ok(std::fs::write(daemon.config(), text)?)
+}
+
 /// Starts it, waits until it has ended, and asserts that it refused: exit 2, nothing loaded.
 fn assert_refused(daemon: &mut Daemon, expected: &[&str]) -> Result<()> {
     daemon.start()?;
@@ -309,5 +315,47 @@ fn the_owner_serves_its_own_address_and_keeps_it() -> Result<()> {
     ensure!(daemon.stop()?.success());
     let addresses = node.ip(&["address", "show", "dev", INTERFACE])?;
     ensure!(addresses.contains("192.0.2.10/24"), "its own address was taken off:\n{addresses}");
+    Ok(())
+}
+
+#[test]
+fn a_crash_followed_by_a_start_that_fails_leaves_no_address_unfenced() -> Result<()> {
+    let Some((lab, _)) = single("failing restart")? else { return Ok(()) };
+    let node = lab.station("edge-a")?;
+    // A macvlan has generic XDP and no native.
+    node.ip(&["link", "add", "link", INTERFACE, "name", "mv0", "type", "macvlan", "mode", "bridge"])?;
+    node.ip(&["address", "add", "198.51.100.1/24", "dev", "mv0"])?;
+    node.ip(&["link", "set", "mv0", "up"])?;
+    let routers = "[[virtual_router]]\nname = \"web\"\ninterface = \"mv0\"\nvrid = 51\nadvert_interval = \"100ms\"\n\
+                   addresses = [\"198.51.100.10/24\"]\n";
+    let mut daemon = lab.daemon_with("edge-a", routers)?;
+    edit(&daemon, "native", "generic")?;
+    let has_address = || node.ip(&["address", "show", "dev", "mv0"]).is_ok_and(|text| text.contains("198.51.100.10"));
+    daemon.start_and_wait()?;
+    wait::until("the address", has_address)?;
+    daemon.kill()?;
+    ensure!(has_address(), "kill -9 should leave it");
+
+    edit(&daemon, "generic", "native")?;
+    daemon.start()?;
+    let status = daemon.wait()?;
+    ensure!(status.code() == Some(1) && daemon.log().contains("native mode"), "{status}: {}", daemon.log());
+    ensure!(!has_address(), "the address is left, and nothing fences it");
+    ensure!(!daemon.pin_path().exists(), "pins are left");
+    Ok(())
+}
+
+#[test]
+fn a_restart_with_another_configuration_takes_the_old_addresses_off() -> Result<()> {
+    let Some((lab, mut daemon)) = single("other configuration")? else { return Ok(()) };
+    let node = lab.station("edge-a")?;
+    daemon.start_and_wait()?;
+    let has = |net: &str| node.ip(&["address", "show", "dev", INTERFACE]).is_ok_and(|text| text.contains(net));
+    wait::until("the address", || has("192.0.2.10/24"))?;
+    daemon.kill()?;
+    edit(&daemon, "192.0.2.10/24", "192.0.2.11/24")?;
+    daemon.start_and_wait()?;
+    wait::until("the new address", || has("192.0.2.11/24"))?;
+    ensure!(!has("192.0.2.10/24"), "the old address is left");
     Ok(())
 }

@@ -259,3 +259,31 @@ fn an_address_that_somebody_removes_is_put_back() -> Result<()> {
     ensure!(pair.a.log().contains("put back"), "{}", pair.a.log());
     Ok(())
 }
+
+#[test]
+fn what_the_ring_kept_over_a_crash_does_not_depose_anybody() -> Result<()> {
+    let Some(mut pair) = Pair::start("stale events", "100ms", "preempt = false")? else { return Ok(()) };
+    pair.a.kill()?;
+    pair.settle_on(pair.mac_b)?;
+    // The first advert of edge-b is in edge-a's pinned ring by now, and is soon older than any timer.
+    wait::until("adverts on edge-a", || pair.a.counter("advert_valid").is_ok_and(|count| count > 5))?;
+    let again = Instant::now();
+    pair.a.start_and_wait()?;
+    wait::holds_for("edge-b answering", 3 * Duration::from_millis(342), || pair.arp.owner() == Some(pair.mac_b))?;
+    ensure!(arp_probe::answers_of(&pair.arp.since(again), pair.mac_a).is_empty(), "edge-a answered");
+    ensure!(pair.a.state(0)? == "Backup", "{}", pair.a.log());
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_renamed_keeps_serving_and_is_left_clean() -> Result<()> {
+    let Some(mut pair) = Pair::start("rename", "100ms", "")? else { return Ok(()) };
+    let node = pair.lab.station("edge-a")?;
+    node.ip(&["link", "set", INTERFACE, "name", "wan0"])?;
+    pair.settle_on(pair.mac_a)?;
+    ensure!(pair.a.stop()?.success(), "{}", pair.a.log());
+    pair.settle_on(pair.mac_b)?;
+    let addresses = pair.lab.station("edge-a")?.ip(&["address", "show", "dev", "wan0"])?;
+    ensure!(!addresses.contains("192.0.2.10"), "the address is left, and nothing fences it:\n{addresses}");
+    Ok(())
+}
