@@ -104,6 +104,17 @@ mod the_defence {
     }
 
     #[test]
+    fn a_claim_within_the_gap_is_answered_at_its_end_so_that_the_last_word_is_ours() {
+        let mut driver = Driver::active();
+        driver.input(4_200 * MS, Input::Conflict);
+        driver.input(4_250 * MS, Input::Conflict);
+        assert_eq!(driver.deadline(), Some(4_300 * MS));
+        assert_eq!(driver.timeout(4_300 * MS - 1), []);
+        assert_eq!(driver.timeout(4_300 * MS), [Action::Announce]);
+        assert_eq!(driver.deadline(), Some(5_250 * MS), "the advert that answered the second claim, and a second");
+    }
+
+    #[test]
     fn it_never_silences_the_regular_adverts() {
         let mut driver = Driver::active();
         let mut last_sent = DOWN;

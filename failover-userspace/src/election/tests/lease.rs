@@ -29,6 +29,25 @@ mod from_an_advert {
     }
 
     #[test]
+    fn a_backup_that_fires_half_a_millisecond_late_is_in_time_and_a_later_one_holds() {
+        let mut driver = Driver::started(parameters());
+        assert_eq!(driver.timeout(DOWN + 500 * US)[1], lease(LEASE_END + 500 * US));
+        let mut driver = Driver::started(parameters());
+        let late = DOWN + 500 * US + 1;
+        assert_eq!(driver.timeout(late), [SEND, report(Backup, Active, Reason::Silence)]);
+        assert_eq!(driver.deadline(), Some(late + HOLD));
+        assert_eq!(driver.timeout(late + HOLD), [lease(late + 3 * SECOND), Action::TakeAddresses]);
+    }
+
+    #[test]
+    fn a_first_advert_that_left_late_holds_from_when_it_left() {
+        let mut driver = Driver::started(parameters());
+        driver.send_takes_ns = 600 * US;
+        assert_eq!(driver.timeout(DOWN), [SEND, report(Backup, Active, Reason::Silence)]);
+        assert_eq!(driver.deadline(), Some(DOWN + 600 * US + HOLD));
+    }
+
+    #[test]
     fn a_takeover_whose_advert_failed_serves_nothing() {
         let mut driver = Driver::started(parameters());
         driver.sends = Sends::Fail;
