@@ -71,6 +71,7 @@ fn up() -> Result<()> {
     for daemon in &mut daemons {
         daemon.start_and_wait()?;
     }
+    wait::until("edge-a to be Active", || daemons[0].state(0).is_ok_and(|state| state == "Active"))?;
     for daemon in daemons {
         println!("{}: failover run --config {}", daemon.name(), daemon.config().display());
         daemon.leave()?;
