@@ -230,8 +230,7 @@ def arp(source=CLIENT_MAC, destination=BROADCAST, tags=(), length=60, padding=b"
     frame = Ether(src=source, dst=destination)
     for tag in tags:
         frame = frame / tag
-    raw = bytes(frame / ARP(hwtype=fields.pop("hwtype", 1), ptype=fields.pop("ptype", 0x0800), hwlen=6, plen=4,
-                            **fields))
+    raw = bytes(frame / ARP(hwtype=1, ptype=0x0800, hwlen=6, plen=4, **fields))
     return raw + padding * (length - len(raw))
 
 
@@ -252,13 +251,15 @@ add("arp probe", arp(psrc="0.0.0.0"), "RFC 5227 2.1.1: sender 0.0.0.0")
 add("arp probe, answer", answer(target="0.0.0.0"), "the target is the probe's sender")
 add("arp request, priority tag", arp(tags=tag, length=64), "VID 0")
 add("arp request, priority tag, answer", answer(tags=tag, length=64), "the tag is kept")
+add("arp request, three priority tags", arp(tags=tag * 3, length=72), "VID 0 three times: Linux takes them all off")
 add("arp request, second address", arp(pdst=VIPS[1]), "who has 192.0.2.11?")
 
 section("ARP that is not for us to answer")
 add("arp other address", arp(pdst=NOBODY), "who has 192.0.2.77?")
-add("arp hardware type 6", arp(hwtype=6), "IEEE 802 networks")
-add("arp hardware type 256", arp(hwtype=256), "1, bytes swapped")
-add("arp protocol ipv6", arp(ptype=0x86DD), "protocol type of IPv6")
+# scapy writes addresses of types it does not know as text: the types are changed in the bytes.
+add("arp hardware type 6", patch(arp(), 14, b"\0\x06"), "IEEE 802 networks")
+add("arp hardware type 256", patch(arp(), 14, b"\x01\0"), "1, bytes swapped")
+add("arp protocol ipv6", patch(arp(), 16, b"\x86\xdd"), "protocol type of IPv6")
 add("arp hardware length 8", patch(arp(), 18, b"\x08"), "hardware addresses of 8 bytes")
 add("arp protocol length 16", patch(arp(), 19, b"\x10"), "protocol addresses of 16 bytes")
 add("arp reply", arp(op=2), "a reply whose target is 192.0.2.10")
@@ -315,6 +316,7 @@ add("ip vrrp unicast", packet(VRRPv3(vrid=51, priority=200, addrlist=VIPS), prot
 add("ip broadcast mac", packet(syn, mac=BROADCAST), "to everybody")
 add("ip multicast mac", packet(syn, mac="01:00:5e:00:02:0a"), "to a group")
 add("ip priority tag", packet(syn, tags=tag, length=64), "VID 0")
+add("ip three priority tags", packet(syn, tags=tag * 3, length=72), "VID 0 three times: Linux takes them all off")
 
 section("IP packets that are not to a virtual address here")
 add("ip other mac", packet(syn, mac=STRANGER_MAC), "to 192.0.2.10, another station's frame")

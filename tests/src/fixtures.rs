@@ -94,6 +94,7 @@ pub fn active(settings: &Settings) -> Option<TestRun> {
 ///
 /// # Panics
 /// When it does not.
+#[track_caller]
 pub fn passes(node: &mut TestRun, name: &str) {
     nothing_happens(node, name, Verdict::Pass, &[]);
 }
@@ -102,10 +103,12 @@ pub fn passes(node: &mut TestRun, name: &str) {
 ///
 /// # Panics
 /// When something else happens.
+#[track_caller]
 pub fn dropped(node: &mut TestRun, name: &str, counter: &str) {
     nothing_happens(node, name, Verdict::Drop, &[counter]);
 }
 
+#[track_caller]
 fn nothing_happens(node: &mut TestRun, name: &str, verdict: Verdict, counters: &[&str]) {
     let sent = frame(name);
     let outcome = node.send(&sent);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use failover_common::abi::{EventKind, Heard, Lease, Settings, VirtualRouter};
 use failover_common::address::Address;
 use failover_tests::fixtures::{LONG_NS, PEER_MAC, SECOND_VIP, VIP, active, backup, dropped, frame, passes, version_3};
-use failover_tests::testrun::{TestRun, Verdict, now_ns};
+use failover_tests::testrun::{Options, TestRun, Verdict, now_ns};
 
 fn answered(node: &mut TestRun, name: &str, answer: &str) {
     let outcome = node.send(&frame(name));
@@ -80,7 +80,6 @@ fn what_is_no_request_for_an_address_of_ours_passes() {
     let names = [
         "arp other address",
         "arp announcement, other address",
-        "arp hardware type 6",
         "arp hardware type 256",
         "arp protocol ipv6",
         "arp hardware length 8",
@@ -95,12 +94,41 @@ fn what_is_no_request_for_an_address_of_ours_passes() {
     for name in names {
         passes(&mut node, name);
     }
+    passes(&mut node, "arp hardware type 6");
     answered(&mut node, "arp request", "arp request, answer");
     node.edit(0, |entry| entry.lease = Lease::default());
     for name in names {
         passes(&mut node, name);
     }
     dropped(&mut node, "arp request", "arp_silenced");
+}
+
+#[test]
+#[ignore = "it passes, and Linux answers it like hardware type 1 (arp_process) for an address that was left over"]
+fn without_a_lease_a_request_of_hardware_type_6_is_not_answered_either() {
+    let Some(mut node) = backup(&version_3()) else { return };
+    dropped(&mut node, "arp hardware type 6", "arp_silenced");
+}
+
+#[test]
+#[ignore = "it passes, and Linux takes off any number of tags with VID 0: it answers for an address that was left over"]
+fn without_a_lease_a_request_behind_three_priority_tags_is_not_answered_either() {
+    let Some(mut node) = backup(&version_3()) else { return };
+    dropped(&mut node, "arp request, three priority tags", "arp_silenced");
+}
+
+#[test]
+#[ignore = "it passes, whatever the lease of the address asked for: the sender's address is looked up first"]
+fn a_request_from_one_virtual_address_for_another_is_answered_by_the_others_lease() {
+    // The sender's address is a virtual router's that another node serves, the address asked for is another router's.
+    let Some(mut node) = TestRun::load(Options::default()) else { return };
+    node.configure(0, &version_3(), &[VIP]);
+    node.configure(1, &Settings { vrid: 52, ..version_3() }, &[SECOND_VIP]);
+    let request = "arp request from one address for the other";
+    dropped(&mut node, request, "arp_silenced");
+    node.give_lease(0, LONG_NS);
+    let outcome = node.send(&frame(request));
+    assert_eq!((outcome.verdict, outcome.counted), (Verdict::Transmit, vec![("arp_answered", 1)]));
 }
 
 #[test]
