@@ -49,9 +49,9 @@ fn answer<F: Frame + ?Sized, K: Kernel>(
     kernel: &K,
 ) -> Verdict {
     let asked_us = link.header.destination == Mac::BROADCAST || link.header.destination == own.mac;
-    // A relayed or forged sender: the kernel's own ARP may judge it, an answer from here could
-    // only go to the wrong station.
-    if !asked_us || arp.sender_mac != link.header.source || arp.sender_mac.is_group() {
+    // A relayed or forged sender, or a form that nobody uses: the kernel's own ARP may judge it.
+    let is_plain = arp.hardware_type.get() == 1;
+    if !asked_us || !is_plain || arp.sender_mac != link.header.source || arp.sender_mac.is_group() {
         return Verdict::Pass;
     }
     let header = EthernetHeader { destination: link.header.source, source: own.mac, ..link.header };

@@ -1,14 +1,16 @@
 //! What the tests of a real kernel and the lab share: namespaces, nodes, peers, a client that
-//! notices everything.
+//! notices everything, and the loaded program frame by frame.
 //!
 //! Deliberately absent: a stand-in for anything that this machine can run.
 
 pub mod arp_probe;
 pub mod client;
 pub mod daemon;
+pub mod fixtures;
 pub mod frames;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;
 pub mod requirements;
+pub mod testrun;
 pub mod wait;

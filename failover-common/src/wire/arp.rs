@@ -17,7 +17,7 @@ pub const ANNOUNCEMENT_LEN: usize = 60;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 pub struct ArpPacket {
-    /// 1: Ethernet.
+    /// 1: Ethernet. 6, IEEE 802 networks, means the same to Linux (`arp_process`).
     pub hardware_type: U16,
     /// 0x0800: IPv4.
     pub protocol_type: U16,
@@ -55,7 +55,7 @@ impl ArpPacket {
     /// Whether it speaks of IPv4 addresses on Ethernet.
     #[inline(always)]
     pub fn is_ipv4_over_ethernet(&self) -> bool {
-        self.hardware_type.get() == 1
+        matches!(self.hardware_type.get(), 1 | 6)
             && self.protocol_type.get() == 0x0800
             && self.hardware_len == 6
             && self.protocol_len == 4
@@ -123,7 +123,8 @@ mod tests {
     fn other_hardware_or_protocols_are_not_ours() {
         let good = ArpPacket::new(REQUEST, ASKER, [0; 4], Mac::default(), [192, 0, 2, 10]);
         assert!(good.is_ipv4_over_ethernet());
-        assert!(!ArpPacket { hardware_type: U16::new(6), ..good }.is_ipv4_over_ethernet());
+        assert!(ArpPacket { hardware_type: U16::new(6), ..good }.is_ipv4_over_ethernet());
+        assert!(!ArpPacket { hardware_type: U16::new(7), ..good }.is_ipv4_over_ethernet());
         assert!(!ArpPacket { protocol_type: U16::new(0x86dd), ..good }.is_ipv4_over_ethernet());
         assert!(!ArpPacket { hardware_len: 8, ..good }.is_ipv4_over_ethernet());
         assert!(!ArpPacket { protocol_len: 16, ..good }.is_ipv4_over_ethernet());
