@@ -7,7 +7,7 @@ use failover_common::abi::{ChecksumForm, Counter, Event, EventKind};
 use failover_common::address::Address;
 use failover_common::wire::Frame;
 use failover_common::wire::arp::{ArpPacket, REPLY, REQUEST};
-use failover_common::wire::ethernet::{EthernetHeader, Link, Mac};
+use failover_common::wire::ethernet::{EthernetHeader, Link};
 
 use crate::{EVENT_GAP_NS, Kernel, OwnVip, Verdict, emit};
 
@@ -29,6 +29,7 @@ pub(crate) fn handle<F: Frame + ?Sized, K: Kernel>(frame: &mut F, link: &Link, k
         return Verdict::Pass;
     }
     match OwnVip::find(kernel, link.vlan, arp.target_ip) {
+        Some(own) if !own.is_addressed(link) => Verdict::Pass,
         Some(own) if own.is_live => answer(frame, link, &arp, &own, kernel),
         Some(_) => {
             // A leftover kernel address must not answer either: the frame ends here.
@@ -48,10 +49,9 @@ fn answer<F: Frame + ?Sized, K: Kernel>(
     own: &OwnVip<K>,
     kernel: &K,
 ) -> Verdict {
-    let asked_us = link.header.destination == Mac::BROADCAST || link.header.destination == own.mac;
     // A relayed or forged sender, or a form that nobody uses: the kernel's own ARP may judge it.
     let is_plain = arp.hardware_type.get() == 1;
-    if !asked_us || !is_plain || arp.sender_mac != link.header.source || arp.sender_mac.is_group() {
+    if !is_plain || arp.sender_mac != link.header.source || arp.sender_mac.is_group() {
         return Verdict::Pass;
     }
     let header = EthernetHeader { destination: link.header.source, source: own.mac, ..link.header };

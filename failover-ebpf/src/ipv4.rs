@@ -23,13 +23,11 @@ pub(crate) fn handle<F: Frame + ?Sized, K: Kernel>(frame: &F, link: &Link, kerne
     fence(link, ip.destination, kernel)
 }
 
-/// Drops what comes for a virtual address that this node may not serve. A frame to another
-/// station's MAC (this host bridges, or sniffs) is not for us to judge.
+/// Drops what comes for a virtual address that this node may not serve.
 #[inline(always)]
 fn fence<K: Kernel>(link: &Link, destination: [u8; 4], kernel: &K) -> Verdict {
     let Some(own) = OwnVip::find(kernel, link.vlan, destination) else { return Verdict::Pass };
-    let for_this_node = link.header.destination == own.mac || link.header.destination.is_group();
-    if own.is_live || !for_this_node {
+    if own.is_live || !own.is_addressed(link) {
         return Verdict::Pass;
     }
     kernel.count(Counter::VipFenced);

@@ -112,6 +112,15 @@ impl<K: Kernel> OwnVip<K> {
     }
 }
 
+impl<K: Kernel> OwnVip<K> {
+    /// Whether the frame is for this node at all. One to another station's MAC (this host bridges,
+    /// or sniffs) is not for us to judge.
+    #[inline(always)]
+    fn is_addressed(&self, link: &Link) -> bool {
+        link.header.destination == self.mac || link.header.destination.is_group()
+    }
+}
+
 /// Whether this node may answer for the router's addresses now.
 #[inline(always)]
 fn holds_lease<K: Kernel>(kernel: &K, router: K::Router, now_ns: u64) -> bool {
