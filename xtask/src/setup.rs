@@ -100,18 +100,10 @@ fn keep_keepalived_from_running() {
     }
 }
 
-const TOOLS: [Tool; 7] = [
-    Tool {
-        programs: &["ip", "tc", "bridge"],
-        apt: "iproute2",
-        dnf: "iproute iproute-tc",
-        pacman: "iproute2",
-        need: Need::Lab,
-    },
+const TOOLS: [Tool; 5] = [
+    Tool { programs: &["ip"], apt: "iproute2", dnf: "iproute", pacman: "iproute2", need: Need::Lab },
     Tool { programs: &["bpftool"], apt: "bpftool", dnf: "bpftool", pacman: "bpf", need: Need::Lab },
     Tool { programs: &["nsenter"], apt: "util-linux", dnf: "util-linux", pacman: "util-linux", need: Need::Lab },
-    Tool { programs: &["sysctl", "ps"], apt: "procps", dnf: "procps-ng", pacman: "procps-ng", need: Need::Lab },
+    Tool { programs: &["arping"], apt: "iputils-arping", dnf: "iputils", pacman: "iputils", need: Need::Lab },
     Tool { programs: &["keepalived"], apt: "keepalived", dnf: "keepalived", pacman: "keepalived", need: Need::Tests },
-    Tool { programs: &["tshark"], apt: "tshark", dnf: "wireshark-cli", pacman: "wireshark-cli", need: Need::Tests },
-    Tool { programs: &["tcpdump"], apt: "tcpdump", dnf: "tcpdump", pacman: "tcpdump", need: Need::Tests },
 ];
