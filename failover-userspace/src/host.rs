@@ -138,7 +138,11 @@ impl Host {
                     }
                 },
                 () = sleep_until(next_round) => self.announce_due(),
-                () = tokio::time::sleep_until(self.refused.next_look()) => self.refused.look(),
+                () = tokio::time::sleep_until(self.refused.next_look()) => {
+                    self.refused.look();
+                    // Netlink drops messages that nobody fetched in time, and may not say so.
+                    self.refresh().await;
+                }
             }
         }
         self.stop().await

@@ -236,6 +236,30 @@ fn claim(mac: [u8; 6]) -> Vec<u8> {
 }
 
 #[test]
+fn an_advert_that_does_not_go_out_renews_nothing_and_is_told_once() -> Result<()> {
+    let Some((lab, mut daemon)) = single("failing sends")? else { return Ok(()) };
+    let mut other = lab.daemon("edge-b", 100, "100ms", "")?;
+    daemon.start_and_wait()?;
+    other.start_and_wait()?;
+    let arp = lab.arp_probe()?;
+    let (first, second) = (lab.mac("edge-a")?, lab.mac("edge-b")?);
+    wait::until("edge-a to answer", || arp.owner() == Some(first))?;
+    // A queue without room: send(2) fails with ENOBUFS. What XDP sends goes past it.
+    let node = lab.station("edge-a")?;
+    let since = std::time::Instant::now();
+    finish(node.command("tc").args(["qdisc", "add", "dev", INTERFACE, "root", "pfifo", "limit", "0"]))?;
+    wait::until("edge-b to answer", || arp.owner() == Some(second)).with_context(|| daemon.log())?;
+    wait::holds_for("edge-b answering", Duration::from_millis(300), || arp.owner() == Some(second))?;
+    ensure!(arp_probe::duplicates(&arp.since(since)) == 0, "two nodes answered one question");
+    finish(node.command("tc").args(["qdisc", "delete", "dev", INTERFACE, "root"]))?;
+    wait::until("edge-a to answer again", || arp.owner() == Some(first)).with_context(|| daemon.log())?;
+    let log = daemon.log();
+    ensure!(log.matches("an advert did not go out").count() == 1, "{log}");
+    ensure!(log.contains("No buffer space available") && log.contains("adverts go out again"), "{log}");
+    Ok(())
+}
+
+#[test]
 fn many_virtual_routers_on_two_interfaces_move_together() -> Result<()> {
     const ROUTERS: usize = 40;
     let Some(built) = require("many routers", &NEEDS) else { return Ok(()) };

@@ -101,7 +101,7 @@ fn keep_keepalived_from_running() {
 }
 
 const TOOLS: [Tool; 5] = [
-    Tool { programs: &["ip"], apt: "iproute2", dnf: "iproute", pacman: "iproute2", need: Need::Lab },
+    Tool { programs: &["ip", "tc"], apt: "iproute2", dnf: "iproute iproute-tc", pacman: "iproute2", need: Need::Lab },
     Tool { programs: &["bpftool"], apt: "bpftool", dnf: "bpftool", pacman: "bpf", need: Need::Lab },
     Tool { programs: &["nsenter"], apt: "util-linux", dnf: "util-linux", pacman: "util-linux", need: Need::Lab },
     Tool { programs: &["arping"], apt: "iputils-arping", dnf: "iputils", pacman: "iputils", need: Need::Lab },
