@@ -29,6 +29,10 @@ use crate::packet::FrameSender;
 use crate::plan::Plan;
 use crate::refusals::Refusals;
 
+/// Changes of links and addresses, as netlink tells them.
+type Events =
+    futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
+
 /// What the controller wants. Unbounded channels carry these and [`News`]: each is a change that
 /// the election's own timers and limits pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,11 +153,7 @@ impl Host {
     }
 
     /// Subscribes to changes of links and addresses.
-    fn watch(
-        &self,
-    ) -> Result<
-        futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
-    > {
+    fn watch(&self) -> Result<Events> {
         let (connection, _, events) =
             rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
                 .context("opening a netlink socket for changes of interfaces")?;
@@ -181,14 +181,7 @@ impl Host {
 
     /// One netlink message. Carrier loss is told before anything is asked; all else is looked up
     /// anew, once for as many messages as there are.
-    async fn hear(
-        &mut self,
-        message: &NetlinkMessage<RouteNetlinkMessage>,
-        events: &mut futures_channel::mpsc::UnboundedReceiver<(
-            NetlinkMessage<RouteNetlinkMessage>,
-            rtnetlink::sys::SocketAddr,
-        )>,
-    ) {
+    async fn hear(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>, events: &mut Events) {
         self.hear_carrier_loss(message);
         while let Ok((message, _)) = events.try_recv() {
             self.hear_carrier_loss(&message);
