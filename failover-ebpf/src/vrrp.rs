@@ -102,13 +102,12 @@ fn advert_event(link: &Link, advert: &Advert, at_ns: u64, index: u32) -> Event {
     }
 }
 
-/// Tells of an advert with our own source address, at most once a second: it is a loop in the
-/// network or a second node with the same address, and a person has to find out which.
+/// Tells of an advert with our own source address: it is a loop in the network or a second node
+/// with the same address, and a person has to find out which.
 #[inline(always)]
 fn report_own<K: Kernel>(link: &Link, ip: &Ipv4Header, index: u32, router: K::Router, kernel: &K) {
-    const GAP_NS: u64 = 1_000_000_000;
     let at_ns = kernel.now_ns();
-    if at_ns.saturating_sub(kernel.heard(router).last_event_ns) < GAP_NS {
+    if at_ns.saturating_sub(kernel.heard(router).last_event_ns) < EVENT_GAP_NS {
         kernel.count(Counter::EventSuppressed);
         return;
     }

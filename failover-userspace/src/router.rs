@@ -46,6 +46,7 @@ pub struct Router {
     sends_failing: u32,
     differences_told: Quiet,
     conflicts_told: Quiet,
+    own_adverts_told: Quiet,
 }
 
 /// The two adverts that are ever sent, built before they are needed.
@@ -98,6 +99,7 @@ impl Router {
             sends_failing: 0,
             differences_told: Quiet::default(),
             conflicts_told: Quiet::default(),
+            own_adverts_told: Quiet::default(),
         }
     }
 
@@ -189,11 +191,15 @@ impl Router {
                 }
                 self.give(Input::Conflict, outlets);
             }
-            EventKind::OwnAdvert => tracing::warn!(
-                instance = %self.config.name, address = %event.address.to_ip(), mac = %Hex(event.mac),
-                "an advert came in that has this node's own address as its source: a loop in the network, or two \
-                 nodes with one address"
-            ),
+            EventKind::OwnAdvert => {
+                if self.own_adverts_told.is_due(event.at_ns) {
+                    tracing::warn!(
+                        instance = %self.config.name, address = %event.address.to_ip(), mac = %Hex(event.mac),
+                        "an advert came in that has this node's own address as its source: a loop in the network, or two \
+                         nodes with one address"
+                    );
+                }
+            }
         }
     }
 
