@@ -33,20 +33,11 @@ pub struct Address {
 }
 
 impl Address {
-    /// `::`, "none yet".
-    pub const UNSPECIFIED: Self = Self { bytes: [0; 16] };
-
     /// The v4-mapped form of four bytes in network byte order.
     #[inline(always)]
     pub const fn from_ipv4(bytes: [u8; 4]) -> Self {
         let [a, b, c, d] = bytes;
         Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
-    }
-
-    /// Whether this is `::`.
-    #[inline(always)]
-    pub fn is_unspecified(&self) -> bool {
-        *self == Self::UNSPECIFIED
     }
 
     /// The address as the standard library has it; v4-mapped becomes IPv4.
@@ -71,7 +62,6 @@ mod tests {
         let address = Address::from(Ipv4Addr::new(192, 0, 2, 10));
         assert_eq!(address.bytes, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10]);
         assert_eq!(address.to_ip(), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)));
-        assert!(Address::UNSPECIFIED.is_unspecified() && !address.is_unspecified());
     }
 
     #[test]

@@ -13,8 +13,6 @@ use crate::wait;
 
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
-/// Every EtherType.
-pub const ALL: u16 = 0x0003;
 
 /// A packet socket bound to one interface.
 #[derive(Debug)]

@@ -143,9 +143,8 @@ impl DataPlane {
         if !adopted {
             clear(pin_path)?;
         }
-        let own: Vec<_> = plan.routers.iter().zip(&config.virtual_routers).collect();
-        let own =
-            own.iter().map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect::<Vec<_>>();
+        let places = plan.routers.iter().zip(&config.virtual_routers);
+        let own: Vec<_> = places.map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect();
         let mut ebpf = load(pin_path, plan.routers.len() as u32)?;
         let routers = ebpf.take_map(VIRTUAL_ROUTERS).context("the object has no VIRTUAL_ROUTERS")?;
         let Map::Array(routers) = routers else { bail!("VIRTUAL_ROUTERS is no array") };

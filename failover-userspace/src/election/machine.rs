@@ -111,11 +111,6 @@ impl Election {
         }
     }
 
-    /// The parameters, for the driver.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
-    }
-
     /// Changes the address that breaks ties and that adverts come from.
     pub fn set_own_address(&mut self, own_address: failover_common::address::Address) {
         self.parameters.own_address = own_address;
