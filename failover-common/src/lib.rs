@@ -12,4 +12,5 @@ extern crate std;
 pub mod abi;
 pub mod address;
 pub mod lease;
+pub mod stale;
 pub mod wire;

@@ -63,6 +63,44 @@ counters! {
     EventSuppressed => event_suppressed,
     /// Events lost to a full ring.
     EventLost => event_lost,
+    /// Stale TCP segments answered with a reset: flows that a peer told of.
+    ResetPeerFlow => reset_peer_flow,
+    /// Stale TCP segments answered with a reset: flows that nobody here knows.
+    ResetUnknownFlow => reset_unknown_flow,
+    /// Stale TCP segments dropped: the token bucket for resets was empty.
+    ResetBudgetSpent => reset_budget_spent,
+    /// Stale TCP segments dropped: `action = "drop"`.
+    StaleDropped => stale_dropped,
+    /// Stale TCP segments dropped: within `hold` of the takeover.
+    StaleHeld => stale_held,
+    /// TCP segments passed: a socket of this node has the flow.
+    TcpSocket => tcp_socket,
+    /// TCP segments passed: an ACK that ends a handshake with a SYN cookie.
+    TcpCookie => tcp_cookie,
+    /// TCP segments passed: this node saw the flow's handshake.
+    TcpHandshakeSeen => tcp_handshake_seen,
+    /// TCP segments passed: SYN, the beginning of a flow.
+    TcpSyn => tcp_syn,
+    /// SYN segments dropped: this node is about to let the address go.
+    TcpLeaving => tcp_leaving,
+    /// TCP segments passed: RST, which nothing answers.
+    TcpReset => tcp_reset,
+    /// TCP segments passed, though nobody here knows their flow: too many connections began since the
+    /// takeover for all to be remembered.
+    TcpUnproven => tcp_unproven,
+    /// TCP segments passed, though nobody here knows their flow: another owner of the address was heard.
+    TcpSplit => tcp_split,
+    /// TCP segments of no flow known here, passed: a fragment.
+    TcpFragment => tcp_fragment,
+    /// TCP segments of no flow known here, passed: lengths that contradict each other.
+    TcpBadLength => tcp_bad_length,
+    /// TCP segments of no flow known here, passed: a wrong IPv4 or TCP checksum.
+    TcpBadChecksum => tcp_bad_checksum,
+    /// TCP segments of no flow known here, passed: from an address or hardware address that no answer may go to,
+    /// or to a group's hardware address.
+    TcpBadSource => tcp_bad_source,
+    /// TCP segments of no flow known here, passed: IPv4 or TCP options that run past their header.
+    TcpBadOptions => tcp_bad_options,
 }
 
 impl Counters {
@@ -97,7 +135,7 @@ mod tests {
         assert_eq!(counted.get(Counter::EventLost), 9);
         assert_eq!(counted.get(Counter::AdvertValid), 0);
         assert_eq!(COUNTER_NAMES[Counter::AdvertBadTtl as usize], "advert_bad_ttl");
-        assert_eq!(COUNTER_NAMES.last(), Some(&"event_lost"));
+        assert_eq!(COUNTER_NAMES.last(), Some(&"tcp_bad_options"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
-use super::pin_layout;
+use super::{STALE_PORTS_MAX, pin_layout};
 use crate::address::Address;
 
 /// [`Settings::family`] and [`RouterKey::family`] of an IPv4 virtual router.
@@ -83,6 +83,9 @@ pub struct Heard {
     pub checksum_form: ChecksumForm,
     /// Foreign ARP claims of this router's addresses while it held them.
     pub conflicts: u64,
+    /// When another station last acted as owner while this node held the lease: an advert that is
+    /// no release, or an ARP claim. 0: never.
+    pub last_foreign_ns: u64,
 }
 
 /// What the XDP program compares with and answers from. Written by the controller alone.
@@ -146,7 +149,45 @@ pub struct Report {
     pub state: State,
 }
 
-/// The entry. 192 bytes: three cache lines, shared with no other router.
+/// What a segment gets that belongs to no flow known here.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
+pub enum StaleAction {
+    /// Nothing: it goes on to the kernel, and no flow is remembered.
+    #[default]
+    Pass = 0,
+    /// RFC 9293 3.10.7.1's reset.
+    Reset = 1,
+    /// Silence.
+    Drop = 2,
+}
+
+/// What becomes of stale TCP segments. Written by the controller alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct StalePolicy {
+    /// For this long after a takeover they are dropped whatever `action` says, nanoseconds.
+    pub hold_ns: u64,
+    /// The service's ports that this is about, host byte order, then zeros; none: all ports.
+    pub ports: [u16; STALE_PORTS_MAX],
+    /// What they get.
+    pub action: StaleAction,
+    /// 1 while this node resets its own connections before it lets the addresses go: new ones are
+    /// dropped, so that the next node gets them.
+    pub is_leaving: u32,
+}
+
+/// When this node last became Active. Written by the controller alone, before the lease.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Takeover {
+    /// CLOCK_BOOTTIME nanoseconds; 0: never.
+    pub at_ns: u64,
+    /// [`HandshakeCount::inserted`](super::HandshakeCount) then.
+    pub handshakes_before: u64,
+}
+
+/// The entry. 256 bytes: four cache lines, shared with no other router.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct VirtualRouter {
@@ -158,14 +199,17 @@ pub struct VirtualRouter {
     pub settings: Settings,
     /// What people see.
     pub report: Report,
-    /// Zero.
-    pub _pad: u64,
+    /// Since when this node is Active.
+    pub takeover: Takeover,
+    /// What stale TCP segments get.
+    pub stale: StalePolicy,
 }
 
 pin_layout!(Lease, size = 16, align = 8, fields = [until_ns: u64, claimed_after_ns: u64]);
-pin_layout!(Heard, size = 64, align = 8, fields = [
+pin_layout!(Heard, size = 72, align = 8, fields = [
     last_superior_ns: u64, last_advert_ns: u64, last_event_ns: u64, adverts: u64, source: Address, address_digest: u32,
     interval_cs: u16, priority: u8, checksum_form: ChecksumForm, conflicts: u64,
+    last_foreign_ns: u64,
 ]);
 pin_layout!(Settings, size = 48, align = 4, fields = [
     own_address: Address, password: [u8; 8], ifindex: u32, vlan: u32, mac: [u8; 6], advert_interval_cs: u16,
@@ -174,6 +218,10 @@ pin_layout!(Settings, size = 48, align = 4, fields = [
 pin_layout!(Report, size = 56, align = 8, fields = [
     name: [u8; 32], since_unix_ms: u64, adverts_sent: u64, transitions: u32, state: State,
 ]);
-pin_layout!(VirtualRouter, size = 192, align = 8, fields = [
-    lease: Lease, heard: Heard, settings: Settings, report: Report, _pad: u64,
+pin_layout!(StalePolicy, size = 48, align = 8, fields = [
+    hold_ns: u64, ports: [u16; STALE_PORTS_MAX], action: StaleAction, is_leaving: u32,
+]);
+pin_layout!(Takeover, size = 16, align = 8, fields = [at_ns: u64, handshakes_before: u64]);
+pin_layout!(VirtualRouter, size = 256, align = 8, fields = [
+    lease: Lease, heard: Heard, settings: Settings, report: Report, takeover: Takeover, stale: StalePolicy,
 ]);

@@ -20,6 +20,12 @@ impl Sum {
         self.0 += u64::from(word >> 16) + u64::from(word & 0xffff);
     }
 
+    /// Adds a header of 20 bytes, as IPv4 and TCP have them.
+    #[inline(always)]
+    pub fn add_header(&mut self, header: [[u8; 4]; 5]) {
+        header.into_iter().for_each(|word| self.add_four(word));
+    }
+
     /// Adds bytes; an odd last one counts as a word's high half.
     pub fn add_bytes(&mut self, bytes: &[u8]) {
         let mut words = bytes.chunks_exact(2);
