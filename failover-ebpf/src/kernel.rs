@@ -177,6 +177,7 @@ impl Kernel for Maps<'_> {
             write_volatile(addr_of_mut!((*to).interval_cs), heard.interval_cs);
             write_volatile(addr_of_mut!((*to).priority), heard.priority);
             write_volatile(addr_of_mut!((*to).checksum_form), heard.checksum_form);
+            write_volatile(addr_of_mut!((*to).last_foreign_ns), heard.last_foreign_ns);
             write_volatile(addr_of_mut!((*to).last_advert_ns), heard.last_advert_ns);
         }
     }

@@ -60,6 +60,8 @@ fn publish<K: Kernel>(link: &Link, advert: &Advert, index: u32, router: K::Route
         priority: advert.priority,
         checksum_form: advert.checksum_form,
         conflicts: before.conflicts,
+        // Who advertises under our lease thinks that it is Active, unless it says that it gives up.
+        last_foreign_ns: if held && advert.priority != vrrp::PRIORITY_RELEASE { at_ns } else { before.last_foreign_ns },
     };
     kernel.set_heard(router, &heard);
     if superior {

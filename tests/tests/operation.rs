@@ -156,7 +156,7 @@ fn bpftool_shows_named_fields() -> Result<()> {
     let counters = daemon.map_dump("COUNTERS")?[0]["formatted"]["values"][0]["value"].clone();
     ensure!(counters["advert_valid"].is_u64(), "{counters}");
     let meta = daemon.map_dump("META")?[0]["formatted"]["value"].clone();
-    ensure!(meta["abi_version"] == 1, "{meta}");
+    ensure!(meta["abi_version"] == 2, "{meta}");
     Ok(())
 }
 
