@@ -223,6 +223,7 @@ fn a_valid_advert_is_published_with_its_time_and_told() {
         priority: 200,
         checksum_form: ChecksumForm::Message,
         conflicts: 0,
+        last_foreign_ns: 0,
     };
     let v3 = version_3();
     let table = [
