@@ -34,16 +34,17 @@ pub const fn is_split(takeover: &Takeover, heard: &Heard, own_interval_cs: u16, 
 /// Takes one token; `None` when there is none, and the bucket as it is now.
 #[inline(always)]
 pub const fn take_token(bucket: &ResetBudget, resets_per_second: u64, now_ns: u64) -> (bool, ResetBudget) {
+    let resets_per_second = if resets_per_second > NANO { NANO } else { resets_per_second };
     // A burst of at least one, or a low rate would never send any.
     let burst = if resets_per_second < BURST_PER_SECOND { 1 } else { resets_per_second / BURST_PER_SECOND };
     let full_nano = burst * NANO;
     let tokens_nano = if bucket.filled_ns == 0 {
         full_nano
     } else {
-        // At most a second's worth counts, so that the product fits.
+        // At most a second's worth counts, so that the product fits (the target has no 128-bit multiplication).
         let elapsed_ns = now_ns.saturating_sub(bucket.filled_ns);
         let elapsed_ns = if elapsed_ns > NANO { NANO } else { elapsed_ns };
-        let tokens_nano = bucket.tokens_nano.saturating_add(elapsed_ns.saturating_mul(resets_per_second));
+        let tokens_nano = bucket.tokens_nano.saturating_add(elapsed_ns * resets_per_second);
         if tokens_nano > full_nano { full_nano } else { tokens_nano }
     };
     if tokens_nano < NANO {

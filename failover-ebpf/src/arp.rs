@@ -70,8 +70,13 @@ fn claimed<K: Kernel>(arp: &ArpPacket, own: &OwnVip<K>, kernel: &K) -> Verdict {
         return Verdict::Pass;
     }
     kernel.count(Counter::ArpConflict);
-    let at_ns = kernel.now_ns();
+    let at_ns = own.now_ns;
     kernel.count_conflict(own.router);
+    // A frozen node's kernel may still ask for others in the address's name. Only who answers for it, or announces it,
+    // acts as its owner.
+    if arp.operation.get() == REPLY || arp.sender_ip == arp.target_ip {
+        kernel.note_foreign(own.router, at_ns);
+    }
     if at_ns.saturating_sub(kernel.heard(own.router).last_event_ns) < EVENT_GAP_NS {
         kernel.count(Counter::EventSuppressed);
         return Verdict::Drop;

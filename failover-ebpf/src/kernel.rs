@@ -6,18 +6,34 @@
 use core::arch::asm;
 use core::ptr::{addr_of, addr_of_mut, read_unaligned, read_volatile, write_unaligned, write_volatile};
 
-use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use aya_ebpf::programs::XdpContext;
-use failover_common::abi::{Counter, Counters, Event, Heard, Lease, RouterKey, Settings, Vip, VipKey, VirtualRouter};
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{
+    BPF_ANY, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_tuple, tcphdr,
+};
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skc_lookup_tcp,
+    bpf_tcp_check_syncookie, bpf_xdp_adjust_tail,
+};
+use aya_ebpf::programs::{SockOpsContext, XdpContext};
+use failover_common::abi::{
+    Counter, Counters, Event, Flow, FlowEvent, FlowKey, FlowOrigin, Handshake, Heard, Lease, RouterKey, Settings,
+    StalePolicy, Takeover, Vip, VipKey, VirtualRouter,
+};
+use failover_common::address::Address;
+use failover_common::stale::take_token;
+use failover_common::wire::checksum::Sum;
+use failover_common::wire::ipv4::Ipv4Header;
+use failover_common::wire::tcp::TcpHeader;
 use failover_common::wire::{Frame, Header};
-use failover_ebpf::Kernel;
+use failover_ebpf::{Cut, Kernel, Socket};
 
 use crate::maps;
 
 /// No header that is read starts later: 22 bytes of link layer, 60 of IPv4, the longest message.
 /// The verifier wants a bound on every offset that comes from a packet.
 const OFFSET_MAX: usize = 0x7ff;
+/// No byte that is summed starts later. The verifier follows packet offsets up to 65,535, chunk included.
+const SUM_OFFSET_MAX: usize = 0x7fff;
 
 /// One frame, between `data` and `data_end`.
 pub struct PacketFrame<'a>(pub &'a XdpContext);
@@ -25,12 +41,20 @@ pub struct PacketFrame<'a>(pub &'a XdpContext);
 impl PacketFrame<'_> {
     /// The address of `T` at `offset`, when all of it is inside the packet.
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        if offset > OFFSET_MAX {
+    fn at<T>(&self, offset: usize, offset_max: usize) -> Option<*mut T> {
+        if offset > offset_max {
             return None;
         }
         let start = self.0.data() + offset;
-        (start + size_of::<T>() <= self.0.data_end()).then_some(start as *mut T)
+        let mut end = start;
+        if size_of::<T>() != 1 {
+            end += size_of::<T>();
+        } else {
+            // Or LLVM makes `start < data_end` of it, which the verifier learns nothing from.
+            // SAFETY: an addition, nothing else.
+            unsafe { asm!("{0} += 1", inout(reg) end) };
+        }
+        (end <= self.0.data_end()).then_some(start as *mut T)
     }
 }
 
@@ -42,7 +66,7 @@ impl Frame for PacketFrame<'_> {
 
     #[inline(always)]
     fn read<T: Header>(&self, offset: usize) -> Option<T> {
-        let at = self.at::<T>(offset)?;
+        let at = self.at::<T>(offset, OFFSET_MAX)?;
         // SAFETY: `at` checked that all of `T` lies inside the packet, which stays in place while
         // the program runs; `Header` types are valid for any bytes and have alignment 1.
         Some(unsafe { read_unaligned(at) })
@@ -50,10 +74,101 @@ impl Frame for PacketFrame<'_> {
 
     #[inline(always)]
     fn write<T: Header>(&mut self, offset: usize, header: &T) -> Option<()> {
-        let at = self.at::<T>(offset)?;
+        let at = self.at::<T>(offset, OFFSET_MAX)?;
         // SAFETY: as in `read`; nothing holds a reference into the packet.
         unsafe { write_unaligned(at, *header) };
         Some(())
+    }
+
+    /// In chunks of fixed lengths: the verifier bounds a helper's access by the most a length can be. A packet above
+    /// 32 KiB has no sum, and so is never answered (the kernel may join segments before generic XDP; the next short one
+    /// is).
+    #[inline(always)]
+    fn sum(&self, offset: usize, len: usize) -> Option<Sum> {
+        let mut rest = Rest { at: offset, left: len, sum: Sum::default() };
+        self.sum_chunks::<512, 64>(&mut rest)?;
+        self.sum_chunks::<32, 16>(&mut rest)?;
+        self.sum_chunks::<4, 8>(&mut rest)?;
+        let mut last = [0; 4];
+        for (index, byte) in last.iter_mut().take(3).enumerate() {
+            if index < rest.left {
+                // SAFETY: inside the packet, as `at` checked.
+                *byte = unsafe { *self.at::<u8>(rest.at + index, SUM_OFFSET_MAX)? };
+            }
+        }
+        let mut sum = rest.sum;
+        sum.add_four(last);
+        Some(sum)
+    }
+}
+
+impl PacketFrame<'_> {
+    /// Sums `N` bytes from `offset`, a multiple of 4 and at most 512 (the helper's limit until Linux 6.13).
+    #[inline(always)]
+    fn sum_chunk<const N: usize>(&self, offset: usize) -> Option<Sum> {
+        const { assert!(N % 4 == 0 && N <= 512) };
+        let start = self.at::<[u8; N]>(offset, SUM_OFFSET_MAX)?;
+        // SAFETY: all of the chunk lies inside the packet, as was just checked.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, start.cast(), N as u32, 0) };
+        // The helper sums words of this machine's byte order; swapped, a one's complement sum is that of the other
+        // order (RFC 1071 2B).
+        let folded = (sum as u64 & 0xffff) + (sum as u64 >> 16 & 0xffff);
+        let folded = (folded & 0xffff) + (folded >> 16);
+        let mut total = Sum::default();
+        total.add((folded as u16).swap_bytes());
+        Some(total)
+    }
+}
+
+impl PacketFrame<'_> {
+    /// Sums as many whole chunks as there are left, at most `COUNT`.
+    #[inline(always)]
+    fn sum_chunks<const N: usize, const COUNT: usize>(&self, rest: &mut Rest) -> Option<()> {
+        for _ in 0..COUNT {
+            if rest.left < N {
+                break;
+            }
+            rest.sum.add_sum(self.sum_chunk::<N>(rest.at)?);
+            rest.at += N;
+            rest.left -= N;
+        }
+        rest.at = blur(self.0, rest.at, 0xffff);
+        rest.left = blur(self.0, rest.left, 0xffff);
+        Some(())
+    }
+}
+
+/// The same value, of which the verifier knows no more than that it fits the mask. Behind a loop that ends at a length
+/// from the packet it would else follow what comes next once for each length.
+#[inline(always)]
+fn blur(context: &XdpContext, value: usize, mask: usize) -> usize {
+    let mut value = value;
+    // SAFETY: the context is this program's own; and two instructions that cancel each other. The field's value does not
+    // matter, only that it is not known.
+    unsafe {
+        let noise = (*context.ctx).rx_queue_index as usize;
+        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) value, in(reg) noise);
+    }
+    value & mask
+}
+
+/// What is still to be summed, and what was.
+struct Rest {
+    at: usize,
+    left: usize,
+    sum: Sum,
+}
+
+impl Cut for PacketFrame<'_> {
+    #[inline(always)]
+    fn cut(&mut self, len: usize) -> Option<()> {
+        let delta = len as i64 - self.len() as i64;
+        if delta == 0 {
+            return Some(());
+        }
+        // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
+        let result = unsafe { bpf_xdp_adjust_tail(self.0.ctx, delta as i32) };
+        (result == 0).then_some(())
     }
 }
 
@@ -77,11 +192,7 @@ impl Kernel for Maps<'_> {
 
     #[inline(always)]
     fn count(&self, counter: Counter) {
-        let Some(counters) = maps::COUNTERS.get_ptr_mut(0) else { return };
-        // SAFETY: the entry is this CPU's own and lives as long as the map; `Counters` is one u64
-        // per variant of `Counter`, so the index is inside.
-        unsafe { *counters.cast::<u64>().add(counter as usize) += 1 };
-        const { assert!(size_of::<Counters>() == 8 * failover_common::abi::COUNTER_NAMES.len()) };
+        count(counter);
     }
 
     #[inline(always)]
@@ -190,9 +301,282 @@ impl Kernel for Maps<'_> {
     }
 
     #[inline(always)]
+    fn note_foreign(&self, router: *mut VirtualRouter, at_ns: u64) {
+        // SAFETY: as in `lease`.
+        unsafe { write_volatile(addr_of_mut!((*router).heard.last_foreign_ns), at_ns) };
+    }
+
+    #[inline(always)]
     fn emit(&self, event: &Event) -> bool {
         maps::EVENTS.output_untyped::<Event>(event, u64::from(BPF_RB_FORCE_WAKEUP)).is_ok()
     }
+
+    #[inline(always)]
+    fn blur(&self, value: usize, mask: usize) -> usize {
+        blur(self.0, value, mask)
+    }
+
+    #[inline(always)]
+    fn stale(&self, router: *mut VirtualRouter) -> &StalePolicy {
+        // SAFETY: as in `settings`. Only the controller writes it, and only declared values into its enum; zero, what a
+        // new entry holds, is one.
+        unsafe { &*addr_of!((*router).stale) }
+    }
+
+    #[inline(always)]
+    fn takeover(&self, router: *mut VirtualRouter) -> Takeover {
+        // SAFETY: as in `lease`.
+        unsafe {
+            Takeover {
+                at_ns: read_volatile(addr_of!((*router).takeover.at_ns)),
+                handshakes_before: read_volatile(addr_of!((*router).takeover.handshakes_before)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn find_socket(&self, ip: &Ipv4Header, tcp: &TcpHeader) -> Socket {
+        find_socket(self.0, ip, tcp)
+    }
+
+    #[inline(always)]
+    fn knows_handshake(&self, key: &FlowKey) -> bool {
+        maps::HANDSHAKES.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn remember_handshake(&self, key: &FlowKey, at_ns: u64) {
+        let _ = maps::HANDSHAKES.insert(key, Handshake { at_ns }, u64::from(BPF_ANY));
+        if let Some(count) = maps::HANDSHAKE_COUNT.get_ptr_mut(0) {
+            // SAFETY: array entries live as long as the map; 8-byte aligned, and only ever added to.
+            unsafe { add_one(addr_of_mut!((*count).inserted)) };
+        }
+    }
+
+    #[inline(always)]
+    fn handshakes_inserted(&self) -> u64 {
+        // SAFETY: as in `lease`. Without the entry, which cannot be, nothing is certain.
+        maps::HANDSHAKE_COUNT.get_ptr(0).map_or(u64::MAX, |count| unsafe { read_volatile(addr_of!((*count).inserted)) })
+    }
+
+    #[inline(always)]
+    fn handshakes_capacity(&self) -> u64 {
+        // SAFETY: a constant of the program, set before it was loaded.
+        unsafe { read_volatile(&raw const maps::HANDSHAKES_CAPACITY) }
+    }
+
+    #[inline(always)]
+    fn is_peer_flow(&self, key: &FlowKey) -> bool {
+        peer_flow(key).is_some()
+    }
+
+    #[inline(always)]
+    fn note_reset(&self, key: &FlowKey, at_ns: u64) {
+        if let Some(flow) = peer_flow(key) {
+            // SAFETY: as in `vip_router`. An entry that is replaced meanwhile is another flow's with the same ends.
+            unsafe { write_volatile(addr_of_mut!((*flow).reset_ns), at_ns) };
+        }
+    }
+
+    #[inline(always)]
+    fn forget_peer_flow(&self, key: &FlowKey) {
+        if peer_flow(key).is_some() {
+            let _ = maps::FLOWS.remove(key);
+        }
+    }
+
+    #[inline(always)]
+    fn take_reset_token(&self, now_ns: u64) -> bool {
+        let Some(bucket) = maps::RESET_BUDGET.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's own entry, which lives as long as the map; the rate is a constant of the program.
+        unsafe {
+            let (taken, next) = take_token(&*bucket, read_volatile(&raw const maps::RESETS_PER_SECOND), now_ns);
+            *bucket = next;
+            taken
+        }
+    }
+
+    #[inline(always)]
+    fn count_reset(&self, vip: *mut Vip) {
+        // SAFETY: as in `count_arp_reply`.
+        unsafe { add_one(addr_of_mut!((*vip).resets)) };
+    }
+}
+
+/// The entry of a flow that a peer told of.
+#[inline(always)]
+fn peer_flow(key: &FlowKey) -> Option<*mut Flow> {
+    let flow = maps::FLOWS.get_ptr_mut(key)?;
+    // SAFETY: as in `vip_router`; only declared values are ever written to the enum, so its number is compared.
+    let origin = unsafe { read_volatile(addr_of!((*flow).origin).cast::<u32>()) };
+    (origin == FlowOrigin::Peer as u32).then_some(flow)
+}
+
+/// `enum tcp_state`'s TCP_LISTEN (include/net/tcp_states.h).
+const TCP_LISTEN: u32 = 10;
+/// BPF_F_CURRENT_NETNS: the namespace that the frame came in.
+const CURRENT_NETNS: u64 = -1_i64 as u64;
+
+/// Looks a socket up, judges it, and lets it go: the verifier wants every one that was found released.
+#[inline(always)]
+fn find_socket(context: &XdpContext, ip: &Ipv4Header, tcp: &TcpHeader) -> Socket {
+    // `struct bpf_sock_tuple`'s IPv4 form: addresses, then ports, in network byte order.
+    let mut tuple = [
+        u32::from_ne_bytes(ip.source),
+        u32::from_ne_bytes(ip.destination),
+        u32::from(tcp.source_port.get().to_be()) | u32::from(tcp.destination_port.get().to_be()) << 16,
+    ];
+    // SAFETY: the tuple is live, and as long as said; a socket that is found is released below, on every path.
+    unsafe {
+        let socket = bpf_skc_lookup_tcp(
+            context.as_ptr(),
+            tuple.as_mut_ptr().cast::<bpf_sock_tuple>(),
+            size_of_val(&tuple) as u32,
+            CURRENT_NETNS,
+            0,
+        );
+        if socket.is_null() {
+            return Socket::None;
+        }
+        let mut found = Socket::Flow;
+        if (*socket).state == TCP_LISTEN {
+            let cookie = bpf_tcp_check_syncookie(
+                socket.cast(),
+                addr_of!(*ip).cast_mut().cast(),
+                size_of::<Ipv4Header>() as u32,
+                addr_of!(*tcp).cast_mut().cast::<tcphdr>(),
+                size_of::<TcpHeader>() as u32,
+            );
+            found = if cookie == 0 { Socket::Cookie } else { Socket::None };
+        }
+        bpf_sk_release(socket.cast());
+        found
+    }
+}
+
+/// One callback of the kernel's TCP.
+pub struct SocketOps<'a>(pub &'a SockOpsContext);
+
+/// `AF_INET` and `AF_INET6` (include/linux/socket.h).
+const FAMILY_IPV4: u32 = 2;
+const FAMILY_IPV6: u32 = 10;
+
+impl SocketOps<'_> {
+    /// Which callback.
+    #[inline(always)]
+    pub fn operation(&self) -> u32 {
+        self.0.op()
+    }
+
+    /// Of a state callback: the state that the socket goes to.
+    #[inline(always)]
+    pub fn new_state(&self) -> u32 {
+        self.0.arg(1)
+    }
+
+    /// Whether the socket is of the controller's network namespace.
+    #[inline(always)]
+    pub fn is_here(&self) -> bool {
+        // SAFETY: the context is this program's own; the cookie is a constant of it, set before it was loaded.
+        unsafe { bpf_get_netns_cookie(self.0.as_ptr()) == read_volatile(&raw const maps::NETNS_COOKIE) }
+    }
+
+    /// The connection's ends; `None` for other families than IPv4 and IPv6. An IPv4 connection of a dual-stack listener
+    /// has v4-mapped addresses, and so has every key.
+    #[inline(always)]
+    pub fn key(&self) -> Option<FlowKey> {
+        // All are read before the family is looked at: LLVM would else choose between addresses, and the verifier only
+        // takes fixed places in the context.
+        let [local_ip4, remote_ip4] = self.words([self.0.local_ip4(), self.0.remote_ip4()]);
+        let local_ip6 = self.words(self.0.local_ip6());
+        let remote_ip6 = self.words(self.0.remote_ip6());
+        let (local, remote) = match self.0.family() {
+            FAMILY_IPV4 => (Address::from_ipv4(local_ip4.to_ne_bytes()), Address::from_ipv4(remote_ip4.to_ne_bytes())),
+            FAMILY_IPV6 => (ipv6(local_ip6), ipv6(remote_ip6)),
+            _ => return None,
+        };
+        // Host byte order here, network byte order there (struct bpf_sock_ops).
+        let (local_port, remote_port) = (self.0.local_port() as u16, u32::from_be(self.0.remote_port()) as u16);
+        Some(FlowKey { local, remote, local_port, remote_port })
+    }
+
+    /// The words as they are, each read by now.
+    #[inline(always)]
+    fn words<const N: usize>(&self, words: [u32; N]) -> [u32; N] {
+        words.map(|mut word| {
+            // SAFETY: an assignment to itself; the word has to be in a register here.
+            unsafe { asm!("{0} = {0}", inout(reg) word, options(nostack)) };
+            word
+        })
+    }
+
+    /// SND.NXT.
+    #[inline(always)]
+    pub fn send_next(&self) -> u32 {
+        // SAFETY: the context is this program's own.
+        unsafe { (*self.0.ops).snd_nxt }
+    }
+
+    /// CLOCK_BOOTTIME nanoseconds.
+    #[inline(always)]
+    pub fn now_ns(&self) -> u64 {
+        // SAFETY: the helper takes nothing and cannot fail.
+        unsafe { bpf_ktime_get_boot_ns() }
+    }
+
+    /// Asks to be called when the socket changes its state.
+    #[inline(always)]
+    pub fn watch_state(&self) {
+        let _ = self.0.set_cb_flags((self.0.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    }
+
+    /// Whether flows of the address are wanted.
+    #[inline(always)]
+    pub fn is_remembered(&self, local: &Address) -> bool {
+        maps::FLOW_ADDRESSES.get_ptr(local).is_some()
+    }
+
+    /// Puts the flow into the table; `false` when that is full, which is counted.
+    #[inline(always)]
+    pub fn remember(&self, key: &FlowKey, flow: &Flow) -> bool {
+        let is_in = maps::FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok();
+        if !is_in {
+            count(Counter::FlowTableFull);
+        }
+        is_in
+    }
+
+    /// Takes it out again.
+    #[inline(always)]
+    pub fn forget(&self, key: &FlowKey) {
+        let _ = maps::FLOWS.remove(key);
+    }
+
+    /// Tells the controller, which looks now and then: nothing is woken.
+    #[inline(always)]
+    pub fn emit(&self, event: &FlowEvent) {
+        if maps::FLOW_EVENTS.output_untyped::<FlowEvent>(event, u64::from(BPF_RB_NO_WAKEUP)).is_err() {
+            count(Counter::FlowEventLost);
+        }
+    }
+}
+
+#[inline(always)]
+fn ipv6(words: [u32; 4]) -> Address {
+    let mut address = Address::default();
+    for (bytes, word) in address.bytes.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    address
+}
+
+#[inline(always)]
+fn count(counter: Counter) {
+    let Some(counters) = maps::COUNTERS.get_ptr_mut(0) else { return };
+    // SAFETY: the entry is this CPU's own and lives as long as the map; `Counters` is one u64 per variant of `Counter`,
+    // so the index is inside.
+    unsafe { *counters.cast::<u64>().add(counter as usize) += 1 };
+    const { assert!(size_of::<Counters>() == 8 * failover_common::abi::COUNTER_NAMES.len()) };
 }
 
 /// Adds one without losing another CPU's.

@@ -13,13 +13,16 @@
 
 mod arp;
 mod ipv4;
+mod tcp;
 mod vrrp;
 
-use failover_common::abi::{Counter, Event, Heard, Lease, RouterKey, Settings, VipKey};
+use failover_common::abi::{Counter, Event, FlowKey, Heard, Lease, RouterKey, Settings, StalePolicy, Takeover, VipKey};
 use failover_common::address::Address;
 use failover_common::lease::is_live;
 use failover_common::wire::Frame;
 use failover_common::wire::ethernet::{ETHER_TYPE_ARP, ETHER_TYPE_IPV4, Link, Mac, VlanId};
+use failover_common::wire::ipv4::Ipv4Header;
+use failover_common::wire::tcp::TcpHeader;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,23 @@ pub enum Verdict {
     Drop,
     /// Back out where it came in, as rewritten.
     Transmit,
+}
+
+/// A frame whose tail can be cut off.
+pub trait Cut: Frame {
+    /// Leaves the first `len` bytes; `None` when that cannot be done.
+    fn cut(&mut self, len: usize) -> Option<()>;
+}
+
+/// What the kernel's sockets have for a TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// Nothing that knows its flow: no socket, or a listener that would refuse it.
+    None,
+    /// The flow's own, in whatever state.
+    Flow,
+    /// A listener, and the segment ends a handshake with one of its SYN cookies.
+    Cookie,
 }
 
 /// The rest of the world, as one frame sees it.
@@ -76,13 +96,42 @@ pub trait Kernel {
     fn count_conflict(&self, router: Self::Router);
     /// Notes when an event was last emitted for the router.
     fn note_event(&self, router: Self::Router, at_ns: u64);
+    /// Notes when another owner of the router's addresses was last noticed.
+    fn note_foreign(&self, router: Self::Router, at_ns: u64);
     /// Hands an event to the controller; `false` when the ring is full.
     fn emit(&self, event: &Event) -> bool;
+
+    /// `value & mask`, with nothing known to the verifier but the mask: see the kernel's.
+    fn blur(&self, value: usize, mask: usize) -> usize;
+    /// What stale segments get.
+    fn stale(&self, router: Self::Router) -> &StalePolicy;
+    /// Since when this node is Active.
+    fn takeover(&self, router: Self::Router) -> Takeover;
+    /// Looks for a socket of this network namespace (`bpf_skc_lookup_tcp`, `bpf_tcp_check_syncookie`).
+    fn find_socket(&self, ip: &Ipv4Header, tcp: &TcpHeader) -> Socket;
+    /// Whether the flow's handshake was seen, and is remembered.
+    fn knows_handshake(&self, key: &FlowKey) -> bool;
+    /// Remembers a handshake that is not known yet.
+    fn remember_handshake(&self, key: &FlowKey, at_ns: u64);
+    /// How many were ever remembered.
+    fn handshakes_inserted(&self) -> u64;
+    /// How many there is room for.
+    fn handshakes_capacity(&self) -> u64;
+    /// Whether a peer told that the flow is its own.
+    fn is_peer_flow(&self, key: &FlowKey) -> bool;
+    /// Notes that a segment of a peer's flow was answered with a reset.
+    fn note_reset(&self, key: &FlowKey, at_ns: u64);
+    /// Forgets a peer's flow; this node's own stay.
+    fn forget_peer_flow(&self, key: &FlowKey);
+    /// Takes one of this CPU's tokens for a reset; `false` when there is none.
+    fn take_reset_token(&self, now_ns: u64) -> bool;
+    /// Counts a reset sent from the address.
+    fn count_reset(&self, vip: Self::Vip);
 }
 
 /// Decides about one frame, and rewrites it when the verdict is [`Verdict::Transmit`].
 #[inline(always)]
-pub fn handle<F: Frame + ?Sized, K: Kernel>(frame: &mut F, kernel: &K) -> Verdict {
+pub fn handle<F: Cut + ?Sized, K: Kernel>(frame: &mut F, kernel: &K) -> Verdict {
     let Some(link) = Link::read(frame) else { return Verdict::Pass };
     match link.ether_type {
         ETHER_TYPE_IPV4 => ipv4::handle(frame, &link, kernel),
@@ -97,6 +146,7 @@ struct OwnVip<K: Kernel> {
     index: u32,
     router: K::Router,
     mac: Mac,
+    now_ns: u64,
     is_live: bool,
 }
 
@@ -107,8 +157,9 @@ impl<K: Kernel> OwnVip<K> {
         let vip = kernel.find_vip(&key)?;
         let index = kernel.vip_router(vip);
         let router = kernel.router(index)?;
-        let is_live = holds_lease(kernel, router, kernel.now_ns());
-        Some(Self { vip, index, router, mac: Mac(kernel.settings(router).mac), is_live })
+        let now_ns = kernel.now_ns();
+        let is_live = holds_lease(kernel, router, now_ns);
+        Some(Self { vip, index, router, mac: Mac(kernel.settings(router).mac), now_ns, is_live })
     }
 }
 

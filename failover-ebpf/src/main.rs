@@ -1,16 +1,17 @@
-//! The XDP program `failover`: two lines around `failover_ebpf::handle`.
+//! The XDP program `failover`, two lines around `failover_ebpf::handle`, and the socket program `flows`.
 #![no_std]
 #![feature(asm_experimental_arch)]
 #![no_main]
-// `#[xdp]` makes a second, undocumented function.
+// `#[xdp]` and `#[sock_ops]` make second, undocumented functions.
 #![allow(missing_docs)]
 
 mod kernel;
 mod maps;
+mod sockets;
 
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{sock_ops, xdp};
+use aya_ebpf::programs::{SockOpsContext, XdpContext};
 use failover_ebpf::Verdict;
 
 /// Attached to every interface that has a virtual router.
@@ -21,6 +22,14 @@ pub fn failover(context: XdpContext) -> u32 {
         Verdict::Drop => xdp_action::XDP_DROP,
         Verdict::Transmit => xdp_action::XDP_TX,
     }
+}
+
+/// Attached to the root of the cgroup tree; looks at sockets of the controller's network namespace only.
+#[sock_ops]
+pub fn flows(context: SockOpsContext) -> u32 {
+    sockets::handle(&kernel::SocketOps(&context));
+    // Of the operations that are watched, none reads a reply.
+    1
 }
 
 /// No code path panics; if one did, the loop would make the verifier refuse the program.

@@ -14,6 +14,8 @@
 //! [data_plane]
 //! pin_path = "/sys/fs/bpf/failover"    # absolute
 //! xdp_mode = "auto"                    # auto | native | generic
+//! flows_max = 262144                   # 1024..4194304
+//! resets_per_second = 100000           # 1..100000000, for each CPU
 //!
 //! [[virtual_router]]                   # 1..256 of them
 //! name = "web"                         # required, unique, 1..31 bytes
@@ -31,7 +33,14 @@
 //! announce = { count = 5, interval = "100ms", refresh = "0s" }
 //!
 //! [virtual_router.stale_connections]
-//! action = "pass"                      # reset and drop are not supported yet
+//! action = "reset"                     # reset | pass | drop
+//! hold = "0s"                          # up to 60s
+//! ports = []                           # up to 16; none: all
+//!
+//! [replication]                        # off unless it is there
+//! listen = "10.0.0.1:7700"             # required
+//! peers = ["10.0.0.2:7700"]            # required, 1..16
+//! key_file = "/etc/failover.key"       # required, absolute; 32 bytes at least, readable by its owner only
 //! ```
 //!
 //! Deliberately absent: whether an interface exists, what its addresses are, whether bpffs is
@@ -43,6 +52,7 @@ mod display;
 mod keys;
 mod nesting;
 mod raw;
+pub mod replication;
 mod report;
 mod section;
 mod setting;
@@ -53,9 +63,11 @@ mod value;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use failover_common::abi::StaleAction;
 use ipnet::Ipv4Net;
 
 use report::Report;
@@ -70,6 +82,8 @@ pub struct Config {
     pub node: Node,
     /// Where and how the XDP program is attached.
     pub data_plane: DataPlane,
+    /// Who is told of this node's connections; `None`: nobody.
+    pub replication: Option<Replication>,
     /// 1 to 256 virtual routers, in file order.
     pub virtual_routers: Vec<VirtualRouter>,
 }
@@ -90,7 +104,35 @@ pub struct DataPlane {
     pub pin_path: PathBuf,
     /// Which XDP hook the program is attached to.
     pub xdp_mode: XdpMode,
+    /// Connections that are remembered, and handshakes: 1024..=4194304 of either.
+    pub flows_max: u32,
+    /// Resets that each CPU may send in a second, 1..=100000000.
+    pub resets_per_second: u32,
 }
+
+/// The `[replication]` table.
+///
+/// Equality leaves the line out, as [`VirtualRouter`]'s does.
+#[derive(Debug, Clone)]
+pub struct Replication {
+    /// Where peers are listened to; the port is never 0.
+    pub listen: SocketAddr,
+    /// 1 to 16 peers, each with an address of its own that is not this node's.
+    pub peers: Vec<SocketAddr>,
+    /// The file of the key, an absolute path; [`replication::read_key`] reads it.
+    pub key_file: PathBuf,
+    /// 1-based line of `key_file`.
+    pub key_file_line: usize,
+}
+
+impl PartialEq for Replication {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { listen, peers, key_file, key_file_line: _ } = self;
+        *listen == other.listen && *peers == other.peers && *key_file == other.key_file
+    }
+}
+
+impl Eq for Replication {}
 
 /// Which XDP hook the program is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +181,8 @@ pub struct VirtualRouter {
     pub checksum: ChecksumForm,
     /// How a takeover is announced to the neighbours.
     pub announce: Announce,
+    /// What becomes of the connections of the node before this one.
+    pub stale_connections: StaleConnections,
     /// 1-based line of its `[[virtual_router]]` header, for later messages about it.
     pub line: usize,
 }
@@ -160,6 +204,7 @@ impl PartialEq for VirtualRouter {
             password,
             checksum,
             announce,
+            stale_connections,
             line: _,
         } = self;
         *name == other.name
@@ -175,6 +220,7 @@ impl PartialEq for VirtualRouter {
             && *password == other.password
             && *checksum == other.checksum
             && *announce == other.announce
+            && *stale_connections == other.stale_connections
     }
 }
 
@@ -215,6 +261,17 @@ pub struct Announce {
     pub refresh: Duration,
 }
 
+/// The `stale_connections` table: TCP connections that no socket here has, and that began before this node was Active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleConnections {
+    /// What their segments get.
+    pub action: StaleAction,
+    /// For this long after a takeover they are dropped whatever `action` says, 0..=60 s.
+    pub hold: Duration,
+    /// The service's ports that this is about, up to 16; none: all.
+    pub ports: Vec<u16>,
+}
+
 /// One thing that is wrong with a configuration file.
 ///
 /// Displays as `FILE:LINE: message`, or `FILE: message` when it concerns no line.
@@ -243,7 +300,7 @@ impl std::error::Error for Problem {}
 /// take a tenth of it, and anything above is not a configuration.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads and checks the configuration file at `path`; an unset node name is this machine's.
+/// Reads and checks the configuration file at `path`, and the key file that it names; an unset node name is this machine's.
 ///
 /// # Errors
 /// Everything that is wrong with the file, sorted by line. A file that cannot be read, is larger
@@ -260,7 +317,11 @@ pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
         problem(line, "not UTF-8 text: a TOML file is".to_owned())
     })?;
     let uname = rustix::system::uname();
-    parse(path, text, &uname.nodename().to_string_lossy())
+    let config = parse(path, text, &uname.nodename().to_string_lossy())?;
+    if let Some(replication) = &config.replication {
+        replication::read_key(&replication.key_file).map_err(|message| problem(replication.key_file_line, message))?;
+    }
+    Ok(config)
 }
 
 /// Reads at most one byte more than [`parse`] accepts, so that it sees that there was more.

@@ -39,6 +39,8 @@ pub struct Router {
     entry: Entry,
     frames: Frames,
     usable: bool,
+    /// Whether it has held a lease since it last gave the addresses up: a lapse in between is no takeover.
+    serving: bool,
     told_advert_ns: u64,
     told_superior_ns: u64,
     /// The last superior advert told; before the first, one that could be anybody's.
@@ -88,6 +90,7 @@ impl Router {
             interface,
             entry,
             usable: false,
+            serving: false,
             told_advert_ns: 0,
             told_superior_ns: 0,
             last_superior: HeardAdvert {
@@ -117,6 +120,7 @@ impl Router {
         let input = match resumed {
             Some(lease) if is_usable => {
                 self.told_superior_ns = lease.claimed_after_ns;
+                self.serving = true;
                 Input::Resume { lease_until_ns: lease.until_ns }
             }
             _ if is_usable => Input::Startup,
@@ -309,11 +313,18 @@ impl Router {
             match action {
                 Action::SendAdvert { priority } => self.send(priority, outlets),
                 Action::SetLease { until_ns } => {
+                    if until_ns != 0 && !self.serving {
+                        self.serving = true;
+                        self.entry.set_takeover(clock::now_ns());
+                    }
                     self.entry.set_lease(Lease { until_ns, claimed_after_ns: self.told_superior_ns });
                 }
                 // The host's thread only goes away when the process does.
                 Action::TakeAddresses => drop(outlets.wishes.send(Wish::Take(self.index))),
-                Action::DropAddresses => drop(outlets.wishes.send(Wish::Drop(self.index))),
+                Action::DropAddresses => {
+                    self.serving = false;
+                    let _ = outlets.wishes.send(Wish::Drop(self.index));
+                }
                 Action::Announce => drop(outlets.wishes.send(Wish::Announce(self.index))),
                 Action::Report(transition) => self.report(&transition),
             }

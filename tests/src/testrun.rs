@@ -284,7 +284,9 @@ fn find_object() -> Result<PathBuf, String> {
 
 fn info(ebpf: &Ebpf, name: &str) -> MapInfo {
     let data = match ebpf.map(name) {
-        Some(Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data)) => data,
+        Some(
+            Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data),
+        ) => data,
         Some(_) => panic!("{name} is of a type that nobody reads"),
         None => panic!("the object has no {name}"),
     };

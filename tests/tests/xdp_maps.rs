@@ -169,7 +169,7 @@ fn the_object_can_be_loaded_without_aya() {
     }
     let object = std::env::var_os("FAILOVER_XDP_OBJECT").expect("it was loaded a moment ago");
     // In a mount namespace of its own: bpftool has to pin what it loads, and the pins go with the namespace.
-    let script = r#"mount -t bpf none /mnt && bpftool prog load "$1" /mnt/failover type xdp"#;
+    let script = r#"mount -t bpf none /mnt && bpftool prog loadall "$1" /mnt/failover"#;
     let output = Command::new("unshare").args(["--mount", "sh", "-c", script, "sh"]).arg(object).output();
     let output = output.expect("unshare(1) runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -90,9 +90,9 @@ counters! {
     TcpUnproven => tcp_unproven,
     /// TCP segments passed, though nobody here knows their flow: another owner of the address was heard.
     TcpSplit => tcp_split,
-    /// TCP segments of no flow known here, passed: a fragment.
+    /// TCP fragments, passed.
     TcpFragment => tcp_fragment,
-    /// TCP segments of no flow known here, passed: lengths that contradict each other.
+    /// TCP segments passed: lengths that contradict each other.
     TcpBadLength => tcp_bad_length,
     /// TCP segments of no flow known here, passed: a wrong IPv4 or TCP checksum.
     TcpBadChecksum => tcp_bad_checksum,
@@ -101,6 +101,10 @@ counters! {
     TcpBadSource => tcp_bad_source,
     /// TCP segments of no flow known here, passed: IPv4 or TCP options that run past their header.
     TcpBadOptions => tcp_bad_options,
+    /// Connections of this node that are not remembered: the table of flows is full.
+    FlowTableFull => flow_table_full,
+    /// Events of flows lost to a full ring.
+    FlowEventLost => flow_event_lost,
 }
 
 impl Counters {
@@ -135,7 +139,7 @@ mod tests {
         assert_eq!(counted.get(Counter::EventLost), 9);
         assert_eq!(counted.get(Counter::AdvertValid), 0);
         assert_eq!(COUNTER_NAMES[Counter::AdvertBadTtl as usize], "advert_bad_ttl");
-        assert_eq!(COUNTER_NAMES.last(), Some(&"tcp_bad_options"));
+        assert_eq!(COUNTER_NAMES.last(), Some(&"flow_event_lost"));
     }
 
     #[test]

@@ -162,6 +162,17 @@ pub enum StaleAction {
     Drop = 2,
 }
 
+impl StaleAction {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Reset => "reset",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 /// What becomes of stale TCP segments. Written by the controller alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -26,6 +26,12 @@ impl Sum {
         header.into_iter().for_each(|word| self.add_four(word));
     }
 
+    /// Adds what was summed elsewhere over an even number of bytes.
+    #[inline(always)]
+    pub fn add_sum(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+
     /// Adds bytes; an odd last one counts as a word's high half.
     pub fn add_bytes(&mut self, bytes: &[u8]) {
         let mut words = bytes.chunks_exact(2);

@@ -82,6 +82,12 @@ impl Ipv4Header {
     }
 }
 
+/// An address that one host can have: not 0/8, not loopback, not multicast or above.
+#[inline(always)]
+pub fn is_unicast(address: [u8; 4]) -> bool {
+    (1..224).contains(&address[0]) && address[0] != 127
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

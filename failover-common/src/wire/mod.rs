@@ -10,6 +10,7 @@ pub mod ipv4;
 pub mod tcp;
 pub mod vrrp;
 
+use checksum::Sum;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// What every header type is: plain bytes of any value, at any alignment.
@@ -34,6 +35,10 @@ pub trait Frame {
 
     /// Replaces the bytes at `offset`; `None`, and nothing written, past the end.
     fn write<T: Header>(&mut self, offset: usize, header: &T) -> Option<()>;
+
+    /// The sum of `len` bytes from `offset`; an odd last one counts as a word's high half (RFC 1071). `None` past the
+    /// end.
+    fn sum(&self, offset: usize, len: usize) -> Option<Sum>;
 }
 
 impl Frame for [u8] {
@@ -48,6 +53,12 @@ impl Frame for [u8] {
 
     fn write<T: Header>(&mut self, offset: usize, header: &T) -> Option<()> {
         header.write_to_prefix(self.get_mut(offset..)?).ok()
+    }
+
+    fn sum(&self, offset: usize, len: usize) -> Option<Sum> {
+        let mut sum = Sum::default();
+        sum.add_bytes(self.get(offset..)?.get(..len)?);
+        Some(sum)
     }
 }
 

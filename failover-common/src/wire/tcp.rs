@@ -86,32 +86,53 @@ pub fn pseudo_sum(source: [u8; 4], destination: [u8; 4], tcp_len: u16) -> Sum {
     sum
 }
 
+/// Whether the segment of `tcp_len` bytes at `offset` carries its right checksum.
+///
+/// Or what a local stack leaves there for the hardware to finish: the sum of the pseudo-header, not complemented
+/// (Linux's CHECKSUM_PARTIAL). That is what comes over a veth, and from the guests of this host.
+#[inline(always)]
+pub fn checksum_holds<F: Frame + ?Sized>(
+    frame: &F,
+    ip: &Ipv4Header,
+    offset: usize,
+    tcp: &TcpHeader,
+    tcp_len: usize,
+) -> bool {
+    let pseudo = pseudo_sum(ip.source, ip.destination, tcp_len as u16);
+    let Some(mut sum) = frame.sum(offset, tcp_len) else { return false };
+    sum.add_sum(pseudo);
+    sum.folded() == 0xffff || tcp.checksum.get() == pseudo.folded()
+}
+
 /// Whether a chain of IPv4 or TCP options (RFC 791 3.1, RFC 9293 3.2: the same form) keeps inside the `len` bytes at
 /// `offset`: each has a length of at least two, and none runs past the end.
 #[inline(always)]
 pub fn options_hold<F: Frame + ?Sized>(frame: &F, offset: usize, len: usize) -> bool {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
-    let mut at = 0;
-    // Each takes a byte at least.
-    for _ in 0..OPTIONS_MAX {
-        if at >= len || at >= OPTIONS_MAX {
+    let (mut length_is_next, mut skip) = (false, 0);
+    // Byte after byte: offsets that come from the packet would cost the kernel's verifier a state each.
+    for index in 0..OPTIONS_MAX {
+        if index >= len {
             break;
         }
-        let Some(kind) = frame.read::<u8>(offset + at) else { return false };
-        match kind {
-            END => return true,
-            NO_OPERATION => at += 1,
-            _ => {
-                let Some(option_len) = frame.read::<u8>(offset + at + 1) else { return false };
-                if option_len < 2 {
-                    return false;
-                }
-                at += usize::from(option_len);
+        let Some(byte) = frame.read::<u8>(offset + index) else { return false };
+        if length_is_next {
+            if byte < 2 {
+                return false;
+            }
+            (length_is_next, skip) = (false, byte - 2);
+        } else if skip > 0 {
+            skip -= 1;
+        } else {
+            match byte {
+                END => return true,
+                NO_OPERATION => {}
+                _ => length_is_next = true,
             }
         }
     }
-    at == len
+    skip == 0 && !length_is_next
 }
 
 /// The numbers of the reset that answers a segment (RFC 9293 3.5.2 group 1, 3.10.7.1).

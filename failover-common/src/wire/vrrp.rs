@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::{Sum, checksum};
 use super::ethernet::{ETHER_TYPE_IPV4, EthernetHeader, Mac};
-use super::ipv4::{DONT_FRAGMENT, Ipv4Header};
+use super::ipv4::{DONT_FRAGMENT, Ipv4Header, is_unicast};
 use super::{Emit, Frame};
 use crate::abi::{ADDRESSES_PER_ROUTER_MAX, AUTHENTICATION_SIMPLE, ChecksumForm, Counter, Settings};
 use crate::address::Address;
@@ -248,12 +248,6 @@ fn add_pseudo_header(sum: &mut Sum, source: [u8; 4], destination: [u8; 4], messa
     sum.add_four(destination);
     sum.add(u16::from(PROTOCOL));
     sum.add(message_len as u16);
-}
-
-/// An address that one host can have: not 0/8, not loopback, not multicast or above.
-#[inline(always)]
-fn is_unicast(address: [u8; 4]) -> bool {
-    (1..224).contains(&address[0]) && address[0] != 127
 }
 
 /// All that an advert frame is made of.

@@ -1,15 +1,20 @@
 //! The effective configuration as TOML, every default written out.
 //!
-//! Deliberately absent: comments, and the tables that hold no choice yet (`stale_connections`).
+//! Deliberately absent: comments.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::{Announce, ChecksumForm, Config, DataPlane, Node, Version, VirtualRouter, XdpMode};
+use super::{
+    Announce, ChecksumForm, Config, DataPlane, Node, Replication, StaleConnections, Version, VirtualRouter, XdpMode,
+};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}", self.node, self.data_plane)?;
+        if let Some(replication) = &self.replication {
+            write!(f, "\n{replication}")?;
+        }
         for router in &self.virtual_routers {
             write!(f, "\n{router}")?;
         }
@@ -29,7 +34,26 @@ impl fmt::Display for DataPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[data_plane]")?;
         writeln!(f, "pin_path = {}", text(&self.pin_path.to_string_lossy()))?;
-        writeln!(f, "xdp_mode = {}", text(self.xdp_mode.as_str()))
+        writeln!(f, "xdp_mode = {}", text(self.xdp_mode.as_str()))?;
+        writeln!(f, "flows_max = {}", self.flows_max)?;
+        writeln!(f, "resets_per_second = {}", self.resets_per_second)
+    }
+}
+
+impl fmt::Display for Replication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers: Vec<_> = self.peers.iter().map(|peer| text(&peer.to_string())).collect();
+        writeln!(f, "[replication]")?;
+        writeln!(f, "listen = {}", text(&self.listen.to_string()))?;
+        writeln!(f, "peers = [{}]", peers.join(", "))?;
+        writeln!(f, "key_file = {}", text(&self.key_file.to_string_lossy()))
+    }
+}
+
+impl fmt::Display for StaleConnections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { action, hold, ports } = self;
+        write!(f, "{{ action = {}, hold = {}, ports = {ports:?} }}", text(action.as_str()), duration(*hold))
     }
 }
 
@@ -57,7 +81,8 @@ impl fmt::Display for VirtualRouter {
             writeln!(f, "password = {}", text(password.trim_end_matches('\0')))?;
         }
         writeln!(f, "checksum = {}", text(self.checksum.as_str()))?;
-        writeln!(f, "announce = {}", self.announce)
+        writeln!(f, "announce = {}", self.announce)?;
+        writeln!(f, "stale_connections = {}", self.stale_connections)
     }
 }
 

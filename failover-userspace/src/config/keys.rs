@@ -14,6 +14,14 @@ pub(super) const REALTIME_PRIORITY: Key = Key::new("realtime_priority", "a whole
 pub(super) const DATA_PLANE: Key = Key::new("data_plane", "a table: [data_plane]");
 pub(super) const PIN_PATH: Key = Key::new("pin_path", "an absolute path, in quotes");
 pub(super) const XDP_MODE: Key = Key::new("xdp_mode", r#""auto", "native" or "generic""#);
+pub(super) const FLOWS_MAX: Key = Key::new("flows_max", "a whole number from 1024 to 4194304");
+pub(super) const RESETS_PER_SECOND: Key =
+    Key::new("resets_per_second", "a whole number from 1 to 100000000, for each CPU");
+
+pub(super) const REPLICATION: Key = Key::new("replication", "a table: [replication]");
+pub(super) const LISTEN: Key = Key::new("listen", r#"an address and a port in quotes, such as "10.0.0.1:7700""#);
+pub(super) const PEERS: Key = Key::new("peers", r#"a list of 1 to 16 addresses with ports, such as ["10.0.0.2:7700"]"#);
+pub(super) const KEY_FILE: Key = Key::new("key_file", "an absolute path, in quotes");
 
 pub(super) const VIRTUAL_ROUTER: Key = Key::new("virtual_router", "a list of tables: [[virtual_router]]");
 pub(super) const NAME: Key = Key::new("name", "1 to 31 printable bytes without spaces, in quotes");
@@ -40,3 +48,6 @@ pub(super) const REFRESH: Key = Key::new("announce.refresh", r#""0s" for never, 
 
 pub(super) const STALE_CONNECTIONS: Key = Key::new("stale_connections", "a table: [virtual_router.stale_connections]");
 pub(super) const ACTION: Key = Key::new("stale_connections.action", r#""reset", "pass" or "drop""#);
+pub(super) const HOLD: Key = Key::new("stale_connections.hold", r#"a duration from "0s" to "60s""#);
+pub(super) const PORTS: Key =
+    Key::new("stale_connections.ports", "a list of up to 16 whole numbers from 1 to 65535, such as [80, 443]");

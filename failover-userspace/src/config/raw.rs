@@ -15,6 +15,7 @@ use super::setting::{Key, Setting};
 pub(super) struct Document<'a> {
     pub(super) node: Node<'a>,
     pub(super) data_plane: DataPlane<'a>,
+    pub(super) replication: Option<Replication<'a>>,
     pub(super) virtual_routers: Setting<Vec<VirtualRouter<'a>>>,
 }
 
@@ -31,6 +32,16 @@ pub(super) struct Node<'a> {
 pub(super) struct DataPlane<'a> {
     pub(super) pin_path: Setting<&'a str>,
     pub(super) xdp_mode: Setting<&'a str>,
+    pub(super) flows_max: Setting<i64>,
+    pub(super) resets_per_second: Setting<i64>,
+}
+
+/// `[replication]`; `at` is its header.
+pub(super) struct Replication<'a> {
+    pub(super) at: usize,
+    pub(super) listen: Setting<&'a str>,
+    pub(super) peers: Setting<&'a [Spanned<DeValue<'a>>]>,
+    pub(super) key_file: Setting<&'a str>,
 }
 
 /// One `[[virtual_router]]`; `at` is its header.
@@ -64,14 +75,18 @@ pub(super) struct Announce<'a> {
 #[derive(Default)]
 pub(super) struct StaleConnections<'a> {
     pub(super) action: Setting<&'a str>,
+    pub(super) hold: Setting<&'a str>,
+    pub(super) ports: Setting<&'a [Spanned<DeValue<'a>>]>,
 }
 
 impl<'a> Document<'a> {
     pub(super) fn read(entries: &'a DeTable<'a>, report: &mut Report) -> Self {
         let root = Section::root(entries);
-        root.refuse_unknown("at the top level", &[keys::NODE, keys::DATA_PLANE, keys::VIRTUAL_ROUTER], report);
+        let known = [keys::NODE, keys::DATA_PLANE, keys::REPLICATION, keys::VIRTUAL_ROUTER];
+        root.refuse_unknown("at the top level", &known, report);
         let node = root.section(&keys::NODE, report);
         let data_plane = root.section(&keys::DATA_PLANE, report);
+        let replication = root.section(&keys::REPLICATION, report);
         let virtual_routers = match root.sections(&keys::VIRTUAL_ROUTER, report) {
             Setting::Absent => Setting::Absent,
             Setting::Refused => Setting::Refused,
@@ -83,6 +98,7 @@ impl<'a> Document<'a> {
         Self {
             node: node.map(|section| Node::read(&section, report)).unwrap_or_default(),
             data_plane: data_plane.map(|section| DataPlane::read(&section, report)).unwrap_or_default(),
+            replication: replication.map(|section| Replication::read(&section, report)),
             virtual_routers,
         }
     }
@@ -101,8 +117,26 @@ impl<'a> Node<'a> {
 
 impl<'a> DataPlane<'a> {
     fn read(section: &Section<'a>, report: &mut Report) -> Self {
-        section.refuse_unknown("in [data_plane]", &[keys::PIN_PATH, keys::XDP_MODE], report);
-        Self { pin_path: section.text(&keys::PIN_PATH, report), xdp_mode: section.text(&keys::XDP_MODE, report) }
+        let known = [keys::PIN_PATH, keys::XDP_MODE, keys::FLOWS_MAX, keys::RESETS_PER_SECOND];
+        section.refuse_unknown("in [data_plane]", &known, report);
+        Self {
+            pin_path: section.text(&keys::PIN_PATH, report),
+            xdp_mode: section.text(&keys::XDP_MODE, report),
+            flows_max: section.number(&keys::FLOWS_MAX, report),
+            resets_per_second: section.number(&keys::RESETS_PER_SECOND, report),
+        }
+    }
+}
+
+impl<'a> Replication<'a> {
+    fn read(section: &Section<'a>, report: &mut Report) -> Self {
+        section.refuse_unknown("in [replication]", &[keys::LISTEN, keys::PEERS, keys::KEY_FILE], report);
+        Self {
+            at: section.at(),
+            listen: section.text(&keys::LISTEN, report),
+            peers: section.list(&keys::PEERS, report),
+            key_file: section.text(&keys::KEY_FILE, report),
+        }
     }
 }
 
@@ -164,7 +198,12 @@ impl<'a> Announce<'a> {
 
 impl<'a> StaleConnections<'a> {
     fn read(section: &Section<'a>, report: &mut Report) -> Self {
-        section.refuse_unknown("in [virtual_router.stale_connections]", &[keys::ACTION], report);
-        Self { action: section.text(&keys::ACTION, report) }
+        let known = [keys::ACTION, keys::HOLD, keys::PORTS];
+        section.refuse_unknown("in [virtual_router.stale_connections]", &known, report);
+        Self {
+            action: section.text(&keys::ACTION, report),
+            hold: section.text(&keys::HOLD, report),
+            ports: section.list(&keys::PORTS, report),
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod properties;
 mod refusals;
+mod replication;
 mod several;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,16 @@ fn printed(text: &str) -> Vec<String> {
     }
 }
 
+/// Every default of the data plane, by hand.
+fn default_data_plane() -> DataPlane {
+    DataPlane {
+        pin_path: PathBuf::from("/sys/fs/bpf/failover"),
+        xdp_mode: XdpMode::Auto,
+        flows_max: 262_144,
+        resets_per_second: 100_000,
+    }
+}
+
 fn net(text: &str) -> Ipv4Net {
     text.parse().expect("a prefix written by hand")
 }
@@ -56,6 +67,7 @@ fn minimal_router() -> VirtualRouter {
         password: None,
         checksum: ChecksumForm::Auto,
         announce: Announce { count: 5, interval: Duration::from_millis(100), refresh: Duration::ZERO },
+        stale_connections: StaleConnections { action: StaleAction::Reset, hold: Duration::ZERO, ports: Vec::new() },
         line: 1,
     }
 }
@@ -63,6 +75,14 @@ fn minimal_router() -> VirtualRouter {
 #[test]
 fn the_documented_example_loads() {
     let web = VirtualRouter { priority: 150, ..minimal_router() };
+    let web = VirtualRouter {
+        stale_connections: StaleConnections {
+            action: StaleAction::Drop,
+            hold: Duration::from_secs(5),
+            ports: vec![80, 443],
+        },
+        ..web
+    };
     let old = VirtualRouter {
         name: "old".to_owned(),
         interface: "eth1".to_owned(),
@@ -79,19 +99,27 @@ fn the_documented_example_loads() {
     let config = accepted(FULL);
     let expected = Config {
         node: Node { name: "edge-a".to_owned(), realtime_priority: 0 },
-        data_plane: DataPlane { pin_path: PathBuf::from("/sys/fs/bpf/failover"), xdp_mode: XdpMode::Auto },
+        data_plane: DataPlane { flows_max: 65_536, ..default_data_plane() },
+        replication: Some(Replication {
+            listen: ([10, 0, 0, 1], 7700).into(),
+            peers: vec![([10, 0, 0, 2], 7700).into()],
+            key_file: PathBuf::from("/etc/failover.key"),
+            key_file_line: 0,
+        }),
         virtual_routers: vec![web, old],
     };
     assert_eq!(config, expected);
     let lines: Vec<_> = config.virtual_routers.iter().map(|router| router.line).collect();
-    assert_eq!(lines, [9, 26]);
+    assert_eq!(lines, [15, 34]);
+    assert_eq!(config.replication.map(|replication| replication.key_file_line), Some(13));
 }
 
 #[test]
 fn what_is_left_out_has_its_default() {
     let expected = Config {
         node: Node { name: "host-name".to_owned(), realtime_priority: 0 },
-        data_plane: DataPlane { pin_path: PathBuf::from("/sys/fs/bpf/failover"), xdp_mode: XdpMode::Auto },
+        data_plane: default_data_plane(),
+        replication: None,
         virtual_routers: vec![minimal_router()],
     };
     assert_eq!(accepted(MINIMAL), expected);
@@ -120,6 +148,10 @@ fn every_bound_is_allowed_itself() {
         "announce.refresh = \"1s\"",
         "announce.refresh = \"1day\"",
         "stale_connections.action = \"pass\"",
+        "stale_connections.action = \"drop\"",
+        "stale_connections.hold = \"60s\"",
+        "stale_connections.ports = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 65535]",
+        "stale_connections.ports = []",
         "stale_connections = {}",
     ];
     for case in cases {
@@ -135,6 +167,8 @@ fn every_bound_is_allowed_itself() {
         ("192.0.2.10/24", "192.0.2.1/30"),
         ("192.0.2.10/24", "10.0.0.1/1"),
         ("[[virtual_router]]", "[node]\nrealtime_priority = 99\n[[virtual_router]]"),
+        ("[[virtual_router]]", "[data_plane]\nflows_max = 1024\nresets_per_second = 1\n[[virtual_router]]"),
+        ("[[virtual_router]]", "[data_plane]\nflows_max = 4194304\nresets_per_second = 100000000\n[[virtual_router]]"),
     ] {
         accepted(&MINIMAL.replace(from, to));
     }
@@ -180,6 +214,8 @@ realtime_priority = 0
 [data_plane]
 pin_path = "/sys/fs/bpf/failover"
 xdp_mode = "auto"
+flows_max = 262144
+resets_per_second = 100000
 
 [[virtual_router]]
 name = "web"
@@ -194,6 +230,7 @@ preempt_delay = "0s"
 accept = true
 checksum = "auto"
 announce = { count = 5, interval = "100ms", refresh = "0s" }
+stale_connections = { action = "reset", hold = "0s", ports = [] }
 "#;
     assert_eq!(accepted(MINIMAL).to_string(), expected);
 }

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use failover_common::abi::{FLOWS_MAX_DEFAULT, STALE_PORTS_MAX, StaleAction};
 use ipnet::Ipv4Net;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -16,8 +17,8 @@ use toml::de::DeValue;
 use super::report::Report;
 use super::setting::{Key, Setting};
 use super::unique::{Taken, Taker};
-use super::{Announce, ChecksumForm, Config, DataPlane, Node, Version, VirtualRouter, XdpMode};
-use super::{address, keys, raw, section, value};
+use super::{Announce, ChecksumForm, Config, DataPlane, Node, StaleConnections, Version, VirtualRouter, XdpMode};
+use super::{address, keys, raw, replication, section, value};
 
 /// The data plane's maps are made for this many; a node with more is a mistake.
 const VIRTUAL_ROUTERS_MAX: usize = 256;
@@ -34,6 +35,14 @@ const PRIORITY_DEFAULT: u8 = 100;
 const ADVERT_INTERVAL_DEFAULT_CS: u16 = 100;
 const ANNOUNCE_DEFAULT: Announce = Announce { count: 5, interval: Duration::from_millis(100), refresh: Duration::ZERO };
 
+/// Fewer are none; more than 16 times the default would take half a gigabyte.
+const FLOWS_MAX_ALLOWED: RangeInclusive<u32> = 1024..=4_194_304;
+/// A hundred times what fits a 10 Gbit/s link: no limit at all.
+const RESETS_PER_SECOND_ALLOWED: RangeInclusive<u32> = 1..=100_000_000;
+/// What one CPU's kernel answers about as fast, and a tenth of a 1 Gbit/s link.
+const RESETS_PER_SECOND_DEFAULT: u32 = 100_000;
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
 /// keepalived's limit.
 const PREEMPT_DELAY_MAX: Duration = Duration::from_secs(1000);
 const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(10);
@@ -45,6 +54,7 @@ pub(super) fn config(raw: raw::Document, host_name: &str, report: &mut Report) -
     Config {
         node: node(raw.node, host_name, report),
         data_plane: data_plane(raw.data_plane, report),
+        replication: raw.replication.map(|raw| replication::replication(raw, report)),
         virtual_routers: virtual_routers(raw.virtual_routers, report),
     }
 }
@@ -69,6 +79,9 @@ fn data_plane(raw: raw::DataPlane, report: &mut Report) -> DataPlane {
     DataPlane {
         pin_path: pin_path.or(PathBuf::from("/sys/fs/bpf/failover")),
         xdp_mode: raw.xdp_mode.convert(&keys::XDP_MODE, report, mode).or(XdpMode::Auto),
+        flows_max: number(raw.flows_max, &keys::FLOWS_MAX, FLOWS_MAX_ALLOWED, report).or(FLOWS_MAX_DEFAULT),
+        resets_per_second: number(raw.resets_per_second, &keys::RESETS_PER_SECOND, RESETS_PER_SECOND_ALLOWED, report)
+            .or(RESETS_PER_SECOND_DEFAULT),
     }
 }
 
@@ -112,12 +125,12 @@ fn virtual_router(raw: raw::VirtualRouter, taken: &mut Taken, report: &mut Repor
     let version_known = version.in_force(Version::V3);
     let priority = whole(raw.priority, &keys::PRIORITY, 1..=255, report);
     let (preempt, preempt_delay) = preemption(raw.preempt, raw.preempt_delay, &priority, report);
-    stale_connections(raw.stale_connections, report);
     VirtualRouter {
         advert_interval_cs: advert_interval(raw.advert_interval, version_known, report),
         password: password(raw.password, version_known, report),
         checksum: checksum(raw.checksum, version_known, report),
         announce: announce(raw.announce, report),
+        stale_connections: stale_connections(raw.stale_connections, report),
         name: name.or(String::new()),
         interface: interface.or(String::new()),
         vrid: vrid.or(0),
@@ -131,7 +144,7 @@ fn virtual_router(raw: raw::VirtualRouter, taken: &mut Taken, report: &mut Repor
     }
 }
 
-fn require<T>(setting: &Setting<T>, key: &Key, at: usize, report: &mut Report) {
+pub(super) fn require<T>(setting: &Setting<T>, key: &Key, at: usize, report: &mut Report) {
     if matches!(setting, Setting::Absent) {
         report.missing(at, key.is_missing());
     }
@@ -140,6 +153,11 @@ fn require<T>(setting: &Setting<T>, key: &Key, at: usize, report: &mut Report) {
 /// A whole number in `bounds`, which fit a byte.
 fn whole(raw: Setting<i64>, key: &Key, bounds: RangeInclusive<u8>, report: &mut Report) -> Setting<u8> {
     raw.convert(key, report, |number| u8::try_from(number).ok().filter(|number| bounds.contains(number)))
+}
+
+/// A whole number in `bounds`.
+fn number(raw: Setting<i64>, key: &Key, bounds: RangeInclusive<u32>, report: &mut Report) -> Setting<u32> {
+    raw.convert(key, report, |number| u32::try_from(number).ok().filter(|number| bounds.contains(number)))
 }
 
 /// A duration for which `allowed` holds.
@@ -274,12 +292,37 @@ fn announce(raw: raw::Announce, report: &mut Report) -> Announce {
     }
 }
 
-/// Checks `stale_connections`, which has no choice yet: stale segments pass.
-fn stale_connections(raw: raw::StaleConnections, report: &mut Report) {
-    let known =
-        raw.action.convert(&keys::ACTION, report, |word| matches!(word, "reset" | "pass" | "drop").then_some(word));
-    if let Setting::Given("reset" | "drop", span) = &known {
-        let written = report.quoted(span);
-        report.at(span.start, format!("{} {written} is not supported yet: only \"pass\" is", keys::ACTION.path));
+fn stale_connections(raw: raw::StaleConnections, report: &mut Report) -> StaleConnections {
+    let actions = [StaleAction::Reset, StaleAction::Pass, StaleAction::Drop];
+    let action = |word: &str| actions.into_iter().find(|action| action.as_str() == word);
+    StaleConnections {
+        action: raw.action.convert(&keys::ACTION, report, action).or(StaleAction::Reset),
+        hold: duration(raw.hold, &keys::HOLD, |hold| hold <= HOLD_MAX, report).or(Duration::ZERO),
+        ports: ports(raw.ports, report),
     }
+}
+
+fn ports(raw: Setting<&[Spanned<DeValue>]>, report: &mut Report) -> Vec<u16> {
+    let Setting::Given(elements, span) = raw else {
+        return Vec::new();
+    };
+    if elements.len() > STALE_PORTS_MAX {
+        report.at(span.start, format!("{} ports: at most {STALE_PORTS_MAX} are allowed", elements.len()));
+    }
+    let mut ports = Vec::new();
+    for element in elements {
+        let (at, found) = (element.span().start, section::found(element, report));
+        let port = element.get_ref().as_integer().and_then(|integer| {
+            let port = u16::from_str_radix(integer.as_str(), integer.radix()).ok();
+            port.filter(|port| *port != 0)
+        });
+        match port {
+            None => report.at(at, keys::PORTS.must_be(&format!("of {found}"))),
+            Some(port) if ports.contains(&port) => {
+                report.at(at, format!("port {found} is given twice: once is allowed"));
+            }
+            Some(port) => ports.push(port),
+        }
+    }
+    ports
 }

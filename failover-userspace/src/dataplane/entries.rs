@@ -1,17 +1,17 @@
-//! The memory-mapped `VIRTUAL_ROUTERS`: typed, field by field, so that a lease is one aligned
+//! The memory-mapped `VIRTUAL_ROUTERS` and `HANDSHAKE_COUNT`: typed, field by field, so that a lease is one aligned
 //! 8-byte store and nothing that the kernel writes is ever overwritten.
 //!
 //! This is the one place of the controller where memory is shared with the kernel program, and
 //! where `unsafe` says how.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
-use failover_common::abi::{Heard, Lease, Report, Settings, VirtualRouter};
+use failover_common::abi::{HandshakeCount, Heard, Lease, Report, Settings, StalePolicy, Takeover, VirtualRouter};
 use failover_common::lease::is_live;
 use memmap2::{MmapOptions, MmapRaw};
 use zerocopy::TryFromBytes;
@@ -20,6 +20,7 @@ use zerocopy::TryFromBytes;
 #[derive(Clone)]
 pub struct Entries {
     map: Arc<MmapRaw>,
+    handshakes: Arc<MmapRaw>,
     count: u32,
 }
 
@@ -27,24 +28,27 @@ pub struct Entries {
 #[derive(Clone)]
 pub struct Entry {
     map: Arc<MmapRaw>,
+    handshakes: Arc<MmapRaw>,
     index: u32,
 }
 
 impl Entries {
-    /// Maps the array, which must have been made with `BPF_F_MMAPABLE` and `count` entries.
+    /// Maps the arrays, which must have been made with `BPF_F_MMAPABLE`, the first with `count` entries.
     ///
     /// # Errors
     /// Those of mmap(2).
-    pub fn map(data: &MapData, count: u32) -> io::Result<Self> {
-        use std::os::fd::AsFd;
-        let len = count as usize * size_of::<VirtualRouter>();
-        let map = MmapOptions::new().len(len).map_raw(data.fd().as_fd().as_raw_fd())?;
-        Ok(Self { map: Arc::new(map), count })
+    pub fn map(routers: &MapData, handshakes: &MapData, count: u32) -> io::Result<Self> {
+        let map = |data: &MapData, len| MmapOptions::new().len(len).map_raw(data.fd().as_fd().as_raw_fd());
+        Ok(Self {
+            map: Arc::new(map(routers, count as usize * size_of::<VirtualRouter>())?),
+            handshakes: Arc::new(map(handshakes, size_of::<HandshakeCount>())?),
+            count,
+        })
     }
 
     /// The entry at `index`; `None` past the end.
     pub fn entry(&self, index: u32) -> Option<Entry> {
-        (index < self.count).then(|| Entry { map: self.map.clone(), index })
+        (index < self.count).then(|| Entry { map: self.map.clone(), handshakes: self.handshakes.clone(), index })
     }
 }
 
@@ -139,6 +143,33 @@ impl Entry {
     pub fn set_report(&self, report: &Report) {
         // SAFETY: inside the mapping; this side is the only writer.
         unsafe { write_volatile(addr_of_mut!((*self.at()).report), *report) };
+    }
+
+    /// Since when this node is Active.
+    pub fn takeover(&self) -> Takeover {
+        // SAFETY: inside the mapping; valid for any bytes, and this side is the only writer.
+        unsafe { read_volatile(addr_of!((*self.at()).takeover)) }
+    }
+
+    /// Notes that this node is Active from now on. Call it before the lease is stored.
+    pub fn set_takeover(&self, at_ns: u64) {
+        // SAFETY: one u64 at the beginning of a mapping that lives as long as `self.handshakes`; the kernel only adds.
+        let inserted = unsafe { AtomicU64::from_ptr(self.handshakes.as_mut_ptr().cast()) }.load(Ordering::SeqCst);
+        let takeover = Takeover { at_ns, handshakes_before: inserted };
+        // SAFETY: inside the mapping; this side is the only writer.
+        unsafe { write_volatile(addr_of_mut!((*self.at()).takeover), takeover) };
+    }
+
+    /// Replaces what stale segments get. The kernel may see some fields old and some new for a moment.
+    pub fn set_stale(&self, policy: &StalePolicy) {
+        // SAFETY: inside the mapping; this side is the only writer.
+        unsafe { write_volatile(addr_of_mut!((*self.at()).stale), *policy) };
+    }
+
+    /// Says whether new connections are kept away, because the addresses are about to be let go.
+    pub fn set_leaving(&self, is_leaving: bool) {
+        // SAFETY: inside the mapping; this side is the only writer.
+        unsafe { write_volatile(addr_of_mut!((*self.at()).stale.is_leaving), u32::from(is_leaving)) };
     }
 
     /// Counts an advert that was sent.

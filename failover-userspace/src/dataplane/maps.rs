@@ -7,9 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
 use failover_common::abi::{
-    ABI_VERSION, COUNTERS, Counters, EVENTS, INTERFACES, Interface, META, Meta, ROUTER_INDEX, RouterKey, VIPS,
-    VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
+    ABI_VERSION, COUNTERS, Counters, EVENTS, FLOW_ADDRESSES, FLOW_STATUS, FLOWS, Flow, FlowKey, FlowStatus,
+    HANDSHAKE_COUNT, HANDSHAKES, Handshake, HandshakeCount, INTERFACES, Interface, META, Meta, PEERS, Peer,
+    ROUTER_INDEX, RouterKey, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
 };
+use failover_common::address::Address;
 use zerocopy::{FromBytes, Immutable, IntoBytes, TryFromBytes};
 
 /// A value as raw bytes: what comes out of a map is checked before it gets a type.
@@ -43,7 +45,21 @@ pub type RawArray<const N: usize> = Array<MapData, Raw<N>>;
 pub type RawHash<const K: usize, const V: usize> = HashMap<MapData, Raw<K>, Raw<V>>;
 
 /// The names of all maps that are pinned.
-pub const MAP_NAMES: [&str; 7] = [VIRTUAL_ROUTERS, VIPS, ROUTER_INDEX, COUNTERS, META, INTERFACES, EVENTS];
+pub const MAP_NAMES: [&str; 13] = [
+    VIRTUAL_ROUTERS,
+    VIPS,
+    ROUTER_INDEX,
+    COUNTERS,
+    META,
+    INTERFACES,
+    EVENTS,
+    FLOWS,
+    HANDSHAKES,
+    HANDSHAKE_COUNT,
+    FLOW_ADDRESSES,
+    FLOW_STATUS,
+    PEERS,
+];
 
 /// Whether anything is pinned there.
 pub fn is_loaded(pin_path: &Path) -> bool {
@@ -83,6 +99,12 @@ fn layout(name: &str) -> (MapType, u32, u32) {
         COUNTERS => of(MapType::PerCpuArray, 4, size_of::<Counters>()),
         META => of(MapType::Array, 4, size_of::<Meta>()),
         INTERFACES => of(MapType::Hash, 4, size_of::<Interface>()),
+        FLOWS => of(MapType::Hash, size_of::<FlowKey>(), size_of::<Flow>()),
+        HANDSHAKES => of(MapType::LruHash, size_of::<FlowKey>(), size_of::<Handshake>()),
+        HANDSHAKE_COUNT => of(MapType::Array, 4, size_of::<HandshakeCount>()),
+        FLOW_ADDRESSES => of(MapType::Hash, size_of::<Address>(), 4),
+        FLOW_STATUS => of(MapType::Array, 4, size_of::<FlowStatus>()),
+        PEERS => of(MapType::Hash, 4, size_of::<Peer>()),
         _ => of(MapType::RingBuf, 0, 0),
     }
 }
@@ -99,6 +121,12 @@ pub struct Snapshot {
     pub interfaces: Vec<(u32, Interface)>,
     /// Summed over the CPUs.
     pub counters: Counters,
+    /// Entries that `FLOWS` and `HANDSHAKES` have room for.
+    pub flows_max: u32,
+    /// What was done about stale flows.
+    pub flow_status: FlowStatus,
+    /// The peers by their index in the configuration.
+    pub peers: Vec<(u32, Peer)>,
 }
 
 impl Snapshot {
@@ -116,6 +144,9 @@ impl Snapshot {
             vips: read_hash::<VipKey, Vip, { size_of::<VipKey>() }, { size_of::<Vip>() }>(pin_path, VIPS)?,
             interfaces: read_hash::<u32, Interface, 4, { size_of::<Interface>() }>(pin_path, INTERFACES)?,
             counters: read_counters(pin_path)?,
+            flows_max: open(pin_path, FLOWS)?.info()?.max_entries(),
+            flow_status: array::<{ size_of::<FlowStatus>() }>(open(pin_path, FLOW_STATUS)?)?.get(&0, 0)?.read()?,
+            peers: read_hash::<u32, Peer, 4, { size_of::<Peer>() }>(pin_path, PEERS)?,
         })
     }
 }

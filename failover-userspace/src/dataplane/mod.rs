@@ -7,6 +7,7 @@
 mod entries;
 pub mod maps;
 pub mod pins;
+mod sockets;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -18,14 +19,14 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as AttachMode};
 use aya::{Ebpf, EbpfLoader};
 use failover_common::abi::{
-    ABI_VERSION, AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, EVENTS, FAMILY_IPV4, INTERFACES,
-    Interface as InterfaceValue, META, Meta, ROUTER_INDEX, Report, RouterKey, Settings, VIPS, VIRTUAL_ROUTERS, Vip,
-    VipKey, XdpMode as Mode,
+    ABI_VERSION, AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, EVENTS, FAMILY_IPV4, FLOWS, HANDSHAKE_COUNT, HANDSHAKES,
+    INTERFACES, Interface as InterfaceValue, META, Meta, ROUTER_INDEX, Report, RouterKey, STALE_PORTS_MAX, Settings,
+    StalePolicy, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, XdpMode as Mode,
 };
 use failover_common::address::Address;
 
 use crate::clock;
-use crate::config::{Config, Version, VirtualRouter, XdpMode};
+use crate::config::{Config, DataPlane as DataPlaneConfig, StaleConnections, Version, VirtualRouter, XdpMode};
 use crate::interface::Interface;
 use crate::plan::Plan;
 pub use entries::{Entries, Entry};
@@ -60,6 +61,8 @@ pub struct Started {
     pub entries: Entries,
     /// The events.
     pub events: RingBuf<aya::maps::MapData>,
+    /// The events of flows, when the kernel's TCP tells of any.
+    pub flow_events: Option<RingBuf<aya::maps::MapData>>,
     /// Whether the entries are an earlier controller's, with leases that may be live.
     pub adopted: bool,
     /// For each virtual router, the addresses that are the interface's own and stay.
@@ -145,10 +148,14 @@ impl DataPlane {
         }
         let places = plan.routers.iter().zip(&config.virtual_routers);
         let own: Vec<_> = places.map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect();
-        let mut ebpf = load(pin_path, plan.routers.len() as u32)?;
-        let routers = ebpf.take_map(VIRTUAL_ROUTERS).context("the object has no VIRTUAL_ROUTERS")?;
-        let Map::Array(routers) = routers else { bail!("VIRTUAL_ROUTERS is no array") };
-        let entries = Entries::map(&routers, plan.routers.len() as u32).context("mapping VIRTUAL_ROUTERS")?;
+        let mut ebpf = load(config, plan.routers.len() as u32)?;
+        let mut array = |name| match ebpf.take_map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => bail!("the object has no array {name}"),
+        };
+        let (routers, handshakes) = (array(VIRTUAL_ROUTERS)?, array(HANDSHAKE_COUNT)?);
+        let entries =
+            Entries::map(&routers, &handshakes, plan.routers.len() as u32).context("mapping VIRTUAL_ROUTERS")?;
         let events = RingBuf::try_from(ebpf.take_map(EVENTS).context("the object has no EVENTS")?)?;
         let mut data_plane =
             Self { pin_path: pin_path.clone(), xdp_mode: config.data_plane.xdp_mode, ebpf, _lock: found.lock };
@@ -158,6 +165,7 @@ impl DataPlane {
             let config = &config.virtual_routers[index];
             let interface = &plan.interfaces[router.interface];
             entry.set_settings(&settings(config, interface, router.own_address));
+            entry.set_stale(&stale_policy(&config.stale_connections));
             if !adopted {
                 entry.set_report(&Report { name: padded(&config.name), ..Report::default() });
             }
@@ -166,7 +174,8 @@ impl DataPlane {
         for interface in &plan.interfaces {
             data_plane.attach(interface)?;
         }
-        Ok(Started { data_plane, entries, events, adopted, own })
+        let flow_events = sockets::watch(&mut data_plane.ebpf, config);
+        Ok(Started { data_plane, entries, events, flow_events, adopted, own })
     }
 
     /// Points an interface's frames at a virtual router: its VRID and its addresses. Counters of
@@ -306,6 +315,15 @@ pub fn settings(config: &VirtualRouter, interface: &Interface, own_address: Ipv4
     }
 }
 
+/// What stale segments get, as the kernel program needs it.
+fn stale_policy(config: &StaleConnections) -> StalePolicy {
+    let mut ports = [0; STALE_PORTS_MAX];
+    for (port, configured) in ports.iter_mut().zip(&config.ports) {
+        *port = *configured;
+    }
+    StalePolicy { hold_ns: config.hold.as_nanos() as u64, ports, action: config.action, is_leaving: 0 }
+}
+
 /// An interface may carry our program, or none. Somebody else's is never replaced.
 fn check_foreign_programs(pin_path: &Path, plan: &Plan) -> Result<()> {
     for interface in &plan.interfaces {
@@ -329,6 +347,7 @@ fn is_adoptable(before: &Snapshot, config: &Config, plan: &Plan) -> bool {
     let routers = &before.virtual_routers;
     let wanted = config.data_plane.xdp_mode;
     before.meta.boot_id == boot_id()
+        && before.flows_max == config.data_plane.flows_max
         && before.interfaces.iter().all(|(_, interface)| suits(interface.xdp_mode, wanted))
         && routers.len() == plan.routers.len()
         && routers.iter().zip(&config.virtual_routers).zip(&plan.routers).all(|((entry, config), router)| {
@@ -378,9 +397,17 @@ pub fn put_addresses(snapshot: &Snapshot) -> Vec<(u32, Ipv4Addr)> {
     .collect()
 }
 
-fn load(pin_path: &Path, routers: u32) -> Result<Ebpf> {
+fn load(config: &Config, routers: u32) -> Result<Ebpf> {
+    let DataPlaneConfig { pin_path, flows_max, resets_per_second, .. } = &config.data_plane;
+    let (capacity, rate) = (u64::from(*flows_max), u64::from(*resets_per_second));
+    let cookie = sockets::netns_cookie();
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(VIRTUAL_ROUTERS, routers);
+    loader.map_max_entries(FLOWS, *flows_max).map_max_entries(HANDSHAKES, *flows_max);
+    loader
+        .override_global("HANDSHAKES_CAPACITY", &capacity, true)
+        .override_global("RESETS_PER_SECOND", &rate, true)
+        .override_global("NETNS_COOKIE", &cookie, true);
     for name in maps::MAP_NAMES {
         loader.map_pin_path(name, maps::pin(pin_path, name));
     }

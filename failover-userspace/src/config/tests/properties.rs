@@ -14,7 +14,8 @@ use super::{FULL, MINIMAL, accepted, minimal_router, parsed};
 fn fragment() -> impl Strategy<Value = String> {
     let schema = |pattern: &str| {
         let keys = "node|name|data_plane|virtual_router|interface|vrid|version|priority|advert_interval|addresses\
-                    |preempt|preempt_delay|password|checksum|announce|count|stale_connections|action|x";
+                    |preempt|preempt_delay|password|checksum|announce|count|stale_connections|action|hold|ports\
+                    |replication|listen|peers|key_file|x";
         prop::string::string_regex(&pattern.replace("KEY", keys)).expect("a pattern written by hand")
     };
     prop_oneof![
@@ -78,8 +79,8 @@ fn router() -> impl Strategy<Value = VirtualRouter> {
         )),
     ];
     let announce = (1..=100_u8, 0..=10_000_u64, prop_oneof![Just(0), 1000..=86_400_000_u64]);
-    (1..=255_u8, addresses, speech, preemption, announce, any::<bool>()).prop_map(
-        |(vrid, addresses, speech, preemption, announce, accept)| VirtualRouter {
+    (1..=255_u8, addresses, speech, preemption, announce, any::<bool>(), stale_connections()).prop_map(
+        |(vrid, addresses, speech, preemption, announce, accept, stale_connections)| VirtualRouter {
             vrid,
             version: speech.0,
             priority: preemption.2,
@@ -95,7 +96,29 @@ fn router() -> impl Strategy<Value = VirtualRouter> {
                 interval: Duration::from_millis(announce.1),
                 refresh: Duration::from_millis(announce.2),
             },
+            stale_connections,
             ..minimal_router()
+        },
+    )
+}
+
+fn stale_connections() -> impl Strategy<Value = StaleConnections> {
+    let action = prop::sample::select(vec![StaleAction::Reset, StaleAction::Pass, StaleAction::Drop]);
+    let ports = prop::collection::btree_set(1..=u16::MAX, 0..=16);
+    (action, 0..=60_000_u64, ports).prop_map(|(action, hold_ms, ports)| StaleConnections {
+        action,
+        hold: Duration::from_millis(hold_ms),
+        ports: ports.into_iter().collect(),
+    })
+}
+
+fn replication() -> impl Strategy<Value = Replication> {
+    (1..=u16::MAX, prop::collection::btree_set(any::<[u8; 2]>(), 1..=16), "/[ -~]{0,20}").prop_map(
+        |(port, peers, key_file)| Replication {
+            listen: ([192, 0, 2, 1], port).into(),
+            peers: peers.into_iter().map(|[a, b]| ([10, 0, a, b], port).into()).collect(),
+            key_file: PathBuf::from(key_file),
+            key_file_line: 0,
         },
     )
 }
@@ -104,8 +127,9 @@ fn router() -> impl Strategy<Value = VirtualRouter> {
 fn config() -> impl Strategy<Value = Config> {
     let routers = prop::collection::vec(router(), 1..5);
     let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::Native, XdpMode::Generic]);
-    (name(), 0..=99_u8, "/[ -~]{0,20}", mode, routers, name()).prop_map(
-        |(node, rt, pin, xdp_mode, mut routers, word)| {
+    let data_plane = ("/[ -~]{0,20}", mode, 1024..=4_194_304_u32, 1..=100_000_000_u32);
+    (name(), 0..=99_u8, data_plane, prop::option::of(replication()), routers, name()).prop_map(
+        |(node, rt, (pin, xdp_mode, flows_max, resets_per_second), replication, mut routers, word)| {
             for (i, router) in routers.iter_mut().enumerate() {
                 router.name = format!("{word}{i}");
                 router.interface = format!("if\"{i}'");
@@ -114,7 +138,8 @@ fn config() -> impl Strategy<Value = Config> {
             }
             Config {
                 node: Node { name: node, realtime_priority: rt },
-                data_plane: DataPlane { pin_path: PathBuf::from(pin), xdp_mode },
+                data_plane: DataPlane { pin_path: PathBuf::from(pin), xdp_mode, flows_max, resets_per_second },
+                replication,
                 virtual_routers: routers,
             }
         },

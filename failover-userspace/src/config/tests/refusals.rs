@@ -16,7 +16,7 @@ fn a_wrong_key_of_a_virtual_router() {
         assert_eq!(printed(&format!("{MINIMAL}{}\n", added.join("\n"))), expected, "{case}");
         count += 1;
     }
-    assert_eq!(count, 50);
+    assert_eq!(count, 56);
 }
 
 /// One line of MINIMAL replaced.
@@ -124,13 +124,37 @@ fn a_wrong_table() {
             3,
             "xdp_mode must be \"auto\", \"native\" or \"generic\", not \"fast\"".to_owned(),
         ),
-        ("[data_plane]\nmode = 1", 2, "unknown key mode in [data_plane]: allowed are pin_path, xdp_mode".to_owned()),
+        (
+            "[data_plane]\nmode = 1",
+            2,
+            "unknown key mode in [data_plane]: allowed are pin_path, xdp_mode, flows_max, resets_per_second".to_owned(),
+        ),
         (
             "[data_plane]\ninterface = '''\n'''",
             2,
-            "unknown key interface in [data_plane]: allowed are pin_path, xdp_mode".to_owned(),
+            "unknown key interface in [data_plane]: allowed are pin_path, xdp_mode, flows_max, resets_per_second"
+                .to_owned(),
         ),
-        ("[nodes]", 1, "unknown key nodes at the top level: allowed are node, data_plane, virtual_router".to_owned()),
+        (
+            "[data_plane]\nflows_max = 1023",
+            2,
+            "flows_max must be a whole number from 1024 to 4194304, not 1023".to_owned(),
+        ),
+        (
+            "[data_plane]\nflows_max = 4194305",
+            2,
+            "flows_max must be a whole number from 1024 to 4194304, not 4194305".to_owned(),
+        ),
+        (
+            "[data_plane]\nresets_per_second = 0",
+            2,
+            "resets_per_second must be a whole number from 1 to 100000000, for each CPU, not 0".to_owned(),
+        ),
+        (
+            "[nodes]",
+            1,
+            "unknown key nodes at the top level: allowed are node, data_plane, replication, virtual_router".to_owned(),
+        ),
         ("[node]\n[node]", 2, "node is given twice: once is allowed".to_owned()),
         ("[node", 1, "not valid TOML: unclosed table, expected `]`".to_owned()),
     ];

@@ -99,7 +99,7 @@ addresses = [\"192.0.2.2\"]\r
 announce = { count = 0,\r
              interval = \"x\" }\r
 [virtual_router.stale_connections]\r
-action = \"reset\"\r
+action = \"rst\"\r
 [[virtual_router]]\r
 name = \"b\"\r
 version = 5\r
@@ -114,7 +114,7 @@ advert_interval = \"15ms\"\r
         "web.toml:13: name is missing: it must be 1 to 31 printable bytes without spaces, in quotes",
         "web.toml:17: announce.count must be a whole number from 1 to 100, not 0",
         "web.toml:18: announce.interval must be a duration from \"0ms\" to \"10s\", not \"x\"",
-        "web.toml:20: stale_connections.action \"reset\" is not supported yet: only \"pass\" is",
+        "web.toml:20: stale_connections.action must be \"reset\", \"pass\" or \"drop\", not \"rst\"",
         "web.toml:21: interface is missing: it must be an interface name in quotes: 1 to 15 printable bytes without \
          spaces, '/' or ':'",
         "web.toml:21: vrid is missing: it must be a whole number from 1 to 255",

@@ -1,0 +1,109 @@
+//! `[replication]`: who is told of this node's connections, and the key that both sides have.
+//!
+//! Deliberately absent: the protocol, which is `crate::replication`'s.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use failover_common::abi::PEERS_MAX;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::report::Report;
+use super::setting::Setting;
+use super::validate::require;
+use super::{Replication, keys, raw, section, value};
+
+/// What a 256-bit key takes, if it is random bytes; text needs more.
+const KEY_BYTES_MIN: usize = 32;
+/// A key file that is larger is another file.
+const KEY_BYTES_MAX: u64 = 4096;
+
+/// The table as it is meant.
+pub(super) fn replication(raw: raw::Replication, report: &mut Report) -> Replication {
+    require(&raw.listen, &keys::LISTEN, raw.at, report);
+    require(&raw.peers, &keys::PEERS, raw.at, report);
+    require(&raw.key_file, &keys::KEY_FILE, raw.at, report);
+    let listen = raw.listen.convert(&keys::LISTEN, report, endpoint);
+    let unset = SocketAddr::from(([0, 0, 0, 0], 0));
+    let key_file_at = if let Setting::Given(_, span) = &raw.key_file { span.start } else { raw.at };
+    Replication {
+        peers: peers(raw.peers, &listen, report),
+        listen: listen.or(unset),
+        key_file: raw.key_file.convert(&keys::KEY_FILE, report, value::absolute_path).or(PathBuf::new()),
+        key_file_line: report.line(key_file_at),
+    }
+}
+
+fn endpoint(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+}
+
+fn peers(raw: Setting<&[Spanned<DeValue>]>, listen: &Setting<SocketAddr>, report: &mut Report) -> Vec<SocketAddr> {
+    let Setting::Given(elements, span) = raw else {
+        return Vec::new();
+    };
+    if elements.is_empty() {
+        report.at(span.start, keys::PEERS.must_be("an empty list"));
+    }
+    if elements.len() > PEERS_MAX as usize {
+        report.at(span.start, format!("{} peers: 1 to {PEERS_MAX} are allowed", elements.len()));
+    }
+    let mut hosts = HashSet::new();
+    let mut peers = Vec::new();
+    for element in elements {
+        let (at, found) = (element.span().start, section::found(element, report));
+        let Some(peer) = element.get_ref().as_str().and_then(endpoint) else {
+            report.at(at, keys::PEERS.must_be(&format!("of {found}")));
+            continue;
+        };
+        if peer.ip().is_unspecified() {
+            report.at(at, format!("peer {found} names no host: it must be the peer's own address"));
+        } else if matches!(listen, Setting::Given(own, _) if own.ip() == peer.ip()) {
+            report.at(at, format!("peer {found} is this node itself: peers are the others"));
+        } else if !hosts.insert(peer.ip()) {
+            // A peer that calls is known by its address.
+            report.at(at, format!("peer {found} has the address of another peer: each has its own"));
+        }
+        peers.push(peer);
+    }
+    peers
+}
+
+/// Reads the key: the file's bytes without a last newline.
+///
+/// # Errors
+/// When it cannot be read, is shorter than 32 bytes, or others than its owner may read or write it: what is wrong, and
+/// what to do.
+pub fn read_key(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error| format!("key_file \"{}\" cannot be read: {error}", path.display());
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(format!("key_file \"{}\" is no regular file", path.display()));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(format!(
+            "key_file \"{}\" can be read or written by others (mode {:04o}): use chmod 600",
+            path.display(),
+            metadata.mode() & 0o7777
+        ));
+    }
+    let mut key = Vec::new();
+    File::open(path).and_then(|file| file.take(KEY_BYTES_MAX + 1).read_to_end(&mut key)).map_err(failed)?;
+    if key.last() == Some(&b'\n') {
+        key.pop();
+    }
+    if key.len() < KEY_BYTES_MIN || key.len() as u64 > KEY_BYTES_MAX {
+        return Err(format!(
+            "key_file \"{}\" holds {} bytes: {KEY_BYTES_MIN} to {KEY_BYTES_MAX} are allowed, for example from \
+             `openssl rand -hex 32`",
+            path.display(),
+            key.len()
+        ));
+    }
+    Ok(key)
+}
