@@ -29,6 +29,8 @@ from scapy.all import (
 )
 from scapy.layers.vrrp import VRRP, VRRPv3
 
+import tcp_frames
+
 NODE_MAC, PEER_MAC, CLIENT_MAC, STRANGER_MAC = (f"02:00:00:00:00:{n}" for n in ("0a", "0b", "c1", "ee"))
 GROUP_MAC, BROADCAST = "01:00:5e:00:00:12", "ff:ff:ff:ff:ff:ff"
 NODE, PEER, CLIENT, NOBODY = "192.0.2.5", "192.0.2.9", "192.0.2.100", "192.0.2.77"
@@ -341,6 +343,8 @@ add("link layer vlan", bytes(ethernet)[:12] + b"\x81\x00", "14 bytes, the tag is
 add("link layer half a tag", bytes(ethernet)[:12] + b"\x81\x00\0\0\x81\x00\0", "the second tag ends early")
 add("zeros", bytes(60), "60 zero bytes")
 add("ones", b"\xff" * 60, "60 bytes of ones")
+
+tcp_frames.add_all(section, add)
 
 # ---------------------------------------------------------------------------------------------------------------------
 

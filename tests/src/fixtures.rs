@@ -2,15 +2,19 @@
 //!
 //! The bytes are `data/frames.txt`, written by `data/make_frames.py` with scapy. Deliberately absent: building frames.
 
-use failover_common::abi::{AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, FAMILY_IPV4, Settings};
+use failover_common::abi::{
+    AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, FAMILY_IPV4, FlowKey, Settings, StaleAction, Takeover,
+};
 use failover_common::address::Address;
 
-use crate::testrun::{LOOPBACK, Options, TestRun, Verdict};
+use crate::testrun::{LOOPBACK, Options, TestRun, Verdict, now_ns};
 
 /// This node's hardware address.
 pub const NODE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
 /// The other router's.
 pub const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0b];
+/// The client's.
+pub const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0xc1];
 /// This node's primary address.
 pub const NODE: [u8; 4] = [192, 0, 2, 5];
 /// The other router's.
@@ -19,6 +23,10 @@ pub const PEER: [u8; 4] = [192, 0, 2, 9];
 pub const VIP: [u8; 4] = [192, 0, 2, 10];
 /// The second.
 pub const SECOND_VIP: [u8; 4] = [192, 0, 2, 11];
+/// The client's address.
+pub const CLIENT: [u8; 4] = [192, 0, 2, 100];
+/// The client's port in TCP segments, unless their name says otherwise; the service's is 80.
+pub const CLIENT_PORT: u16 = 40_000;
 /// A lease that no test outlives.
 pub const LONG_NS: u64 = 600_000_000_000;
 
@@ -88,6 +96,55 @@ pub fn active(settings: &Settings) -> Option<TestRun> {
     let mut node = backup(settings)?;
     node.give_lease(0, LONG_NS);
     Some(node)
+}
+
+/// The same, just made Active, that resets what is stale.
+pub fn resetting(settings: &Settings) -> Option<TestRun> {
+    resetting_with(settings, Options::default())
+}
+
+/// The same, loaded in that way.
+pub fn resetting_with(settings: &Settings, options: Options) -> Option<TestRun> {
+    let mut node = TestRun::load(options)?;
+    node.configure(0, settings, &[VIP, SECOND_VIP]);
+    node.edit(0, |entry| {
+        entry.stale.action = StaleAction::Reset;
+        entry.takeover = Takeover { at_ns: now_ns(), handshakes_before: 0 };
+    });
+    node.give_lease(0, LONG_NS);
+    Some(node)
+}
+
+/// The flow of the TCP segments, unless their name says otherwise.
+pub fn flow_key() -> FlowKey {
+    FlowKey {
+        local: Address::from_ipv4(VIP),
+        remote: Address::from_ipv4(CLIENT),
+        local_port: 80,
+        remote_port: CLIENT_PORT,
+    }
+}
+
+/// Sends the frame and expects it to go on, `counter` one higher, and nothing told.
+///
+/// # Panics
+/// When something else happens.
+#[track_caller]
+pub fn passes_as(node: &mut TestRun, name: &str, counter: &str) {
+    nothing_happens(node, name, Verdict::Pass, &[counter]);
+}
+
+/// Sends the frame and expects the reset that `data/tcp_frames.py` has for it, and `counter` one higher.
+///
+/// # Panics
+/// When something else happens.
+#[track_caller]
+pub fn is_reset(node: &mut TestRun, name: &str, counter: &str) {
+    let outcome = node.send(&frame(name));
+    assert_eq!(outcome.verdict, Verdict::Transmit, "{name}: counted {:?}", outcome.counted);
+    assert_eq!(outcome.frame, frame(&format!("{name}, reset")), "{name}");
+    assert!(outcome.counted_only(&[counter]), "{name}: expected {counter}, counted {:?}", outcome.counted);
+    assert_eq!(outcome.events, [], "{name}");
 }
 
 /// Sends the frame and expects it to go on as if the program were not there.

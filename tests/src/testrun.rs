@@ -12,13 +12,15 @@ use aya::maps::{Map, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 use failover_common::abi::{
-    COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, Lease, ROUTER_INDEX, RouterKey, Settings, VIPS,
-    VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
+    COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, Lease, ROUTER_INDEX, RouterKey,
+    Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
 };
 use failover_common::address::Address;
 use failover_common::lease::is_live;
 use failover_userspace::dataplane::maps::{MAP_NAMES, Raw, RawArray, RawHash, array, hash};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::flow_maps::FlowMaps;
 
 /// Index of the loopback interface, in every network namespace: frames come in there unless a test says otherwise.
 pub const LOOPBACK: u32 = 1;
@@ -73,11 +75,16 @@ pub struct Options {
     pub routers: u32,
     /// Bytes of the ring, a power of two and whole pages.
     pub ring_bytes: u32,
+    /// Entries of `FLOWS` and of `HANDSHAKES`.
+    pub flows_max: u32,
+    /// What each CPU's token bucket for resets is filled with; a burst is a hundredth of it. As it is, no test spends it.
+    pub resets_per_second: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { routers: 2, ring_bytes: failover_common::abi::EVENTS_BYTES }
+        let ring_bytes = failover_common::abi::EVENTS_BYTES;
+        Self { routers: 2, ring_bytes, flows_max: 1024, resets_per_second: 100_000_000 }
     }
 }
 
@@ -89,6 +96,8 @@ pub struct TestRun {
     index: Index,
     counters: PerCpuCounters,
     events: RingBuf<MapData>,
+    /// What is remembered of TCP connections.
+    pub flows: FlowMaps,
     /// All maps as the kernel knows them.
     infos: Vec<(&'static str, MapInfo)>,
 }
@@ -110,6 +119,10 @@ impl TestRun {
         };
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(VIRTUAL_ROUTERS, options.routers).map_max_entries(EVENTS, options.ring_bytes);
+        loader.map_max_entries(FLOWS, options.flows_max).map_max_entries(HANDSHAKES, options.flows_max);
+        let handshakes_capacity = u64::from(options.flows_max);
+        loader.override_global("HANDSHAKES_CAPACITY", &handshakes_capacity, true);
+        loader.override_global("RESETS_PER_SECOND", &options.resets_per_second, true);
         let mut ebpf =
             loader.load_file(&object).unwrap_or_else(|error| panic!("loading {}: {error}", object.display()));
         let infos = MAP_NAMES.into_iter().map(|name| (name, info(&ebpf, name))).collect();
@@ -121,6 +134,7 @@ impl TestRun {
         };
         let counters = take(COUNTERS).try_into().expect("COUNTERS is per CPU");
         let events = take(EVENTS).try_into().expect("EVENTS is a ring");
+        let flows = FlowMaps::take(&mut take);
         let program: &mut Xdp =
             ebpf.program_mut(PROGRAM).expect("the program").try_into().expect("the program is of type XDP");
         if let Err(error) = program.load() {
@@ -133,6 +147,7 @@ impl TestRun {
             index: hash(index).expect("ROUTER_INDEX has this layout"),
             counters,
             events,
+            flows,
             infos,
         })
     }
@@ -284,9 +299,8 @@ fn find_object() -> Result<PathBuf, String> {
 
 fn info(ebpf: &Ebpf, name: &str) -> MapInfo {
     let data = match ebpf.map(name) {
-        Some(
-            Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data),
-        ) => data,
+        Some(Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) => data,
+        Some(Map::PerCpuArray(data) | Map::RingBuf(data)) => data,
         Some(_) => panic!("{name} is of a type that nobody reads"),
         None => panic!("the object has no {name}"),
     };

@@ -1,0 +1,107 @@
+//! What a loaded copy of the program remembers of TCP connections: its maps as typed values.
+//!
+//! Deliberately absent: what the values mean (`failover_common::abi`), and when they change.
+
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use failover_common::abi::{
+    FLOWS, Flow, FlowKey, FlowOrigin, HANDSHAKE_COUNT, HANDSHAKES, Handshake, HandshakeCount, RESET_BUDGET, ResetBudget,
+};
+use failover_userspace::dataplane::maps::{Raw, RawArray, RawHash};
+
+const KEY: usize = size_of::<FlowKey>();
+type RawBudget = Raw<{ size_of::<ResetBudget>() }>;
+
+/// `FLOWS`, `HANDSHAKES`, `HANDSHAKE_COUNT` and `RESET_BUDGET`.
+pub struct FlowMaps {
+    flows: RawHash<KEY, { size_of::<Flow>() }>,
+    handshakes: RawHash<KEY, { size_of::<Handshake>() }>,
+    count: RawArray<{ size_of::<HandshakeCount>() }>,
+    budgets: PerCpuArray<MapData, RawBudget>,
+}
+
+impl FlowMaps {
+    /// Takes the maps by name.
+    ///
+    /// # Panics
+    /// When one has another type or layout.
+    pub(crate) fn take(take: &mut impl FnMut(&'static str) -> Map) -> Self {
+        let (flows @ Map::HashMap(_), handshakes @ Map::LruHashMap(_)) = (take(FLOWS), take(HANDSHAKES)) else {
+            panic!("FLOWS is no plain hash, or HANDSHAKES none that forgets");
+        };
+        Self {
+            flows: flows.try_into().expect("FLOWS has this layout"),
+            handshakes: handshakes.try_into().expect("HANDSHAKES has this layout"),
+            count: take(HANDSHAKE_COUNT).try_into().expect("HANDSHAKE_COUNT has this layout"),
+            budgets: take(RESET_BUDGET).try_into().expect("RESET_BUDGET has this layout"),
+        }
+    }
+
+    /// An established connection, if it is known.
+    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        found(self.flows.get(&Raw::of(key), 0)).map(|raw| raw.read().expect("a flow holds declared values"))
+    }
+
+    /// Makes an established connection known; whose it is.
+    pub fn add_flow(&mut self, key: &FlowKey, origin: FlowOrigin) -> Flow {
+        let flow =
+            Flow { since_ns: 11, reset_ns: 0, origin, peer: 3, sync: 5, send_next: 7, has_send_next: 1, _pad: 0 };
+        self.flows.insert(Raw::of(key), Raw::of(&flow), 0).expect("FLOWS takes an entry");
+        flow
+    }
+
+    /// How many established connections are known.
+    pub fn flows(&self) -> usize {
+        self.flows.keys().count()
+    }
+
+    /// A handshake, if it is remembered.
+    pub fn handshake(&self, key: &FlowKey) -> Option<Handshake> {
+        found(self.handshakes.get(&Raw::of(key), 0)).map(|raw| raw.read().expect("valid for any bytes"))
+    }
+
+    /// How many handshakes are remembered.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.keys().count()
+    }
+
+    /// Forgets all handshakes, but not how many there were.
+    pub fn forget_handshakes(&mut self) {
+        let keys: Vec<_> = self.handshakes.keys().map(|key| key.expect("HANDSHAKES can be walked")).collect();
+        for key in keys {
+            self.handshakes.remove(&key).expect("HANDSHAKES gives up an entry");
+        }
+    }
+
+    /// How many were ever put in.
+    pub fn inserted(&self) -> u64 {
+        let count: HandshakeCount =
+            self.count.get(&0, 0).expect("HANDSHAKE_COUNT has an entry").read().expect("valid for any bytes");
+        count.inserted
+    }
+
+    /// Says how many were ever put in.
+    pub fn set_inserted(&mut self, inserted: u64) {
+        self.count.set(0, Raw::of(&HandshakeCount { inserted }), 0).expect("HANDSHAKE_COUNT takes an entry");
+    }
+
+    /// The token buckets, by CPU.
+    pub fn budgets(&self) -> Vec<ResetBudget> {
+        let values = self.budgets.get(&0, 0).expect("RESET_BUDGET has an entry");
+        values.iter().map(|raw| raw.read().expect("valid for any bytes")).collect()
+    }
+
+    /// Fills, or empties, all token buckets.
+    pub fn set_budgets(&mut self, budget: ResetBudget) {
+        let raw: Vec<RawBudget> = self.budgets().iter().map(|_| Raw::of(&budget)).collect();
+        let values = PerCpuValues::try_from(raw).expect("one for each CPU");
+        self.budgets.set(0, values, 0).expect("RESET_BUDGET takes an entry");
+    }
+}
+
+fn found<T>(result: Result<T, MapError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(MapError::KeyNotFound) => None,
+        Err(error) => panic!("looking up a flow: {error}"),
+    }
+}

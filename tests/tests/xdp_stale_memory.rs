@@ -1,0 +1,408 @@
+//! What this node remembers of TCP connections, and what that saves from a reset: handshakes that it saw, flows that peers
+//! told of, another owner of the address; and the budget for resets.
+
+use failover_common::abi::{Flow, FlowOrigin, Heard, ResetBudget, Settings, StaleAction};
+use failover_tests::fixtures::{
+    LONG_NS, VIP, active, backup, dropped, flow_key, frame, is_reset, passes, passes_as, resetting, resetting_with,
+    version_3,
+};
+use failover_tests::segment::{ACK, RST, SYN, Segment, assert_resets};
+use failover_tests::testrun::{Options, Outcome, TestRun, Verdict, now_ns};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+
+const HANDSHAKES: [&str; 4] = ["tcp syn", "tcp syn, ecn", "tcp syn, options", "tcp syn ack"];
+
+/// A segment of another client's port.
+fn from_port(port: u16, control: u8) -> Segment {
+    Segment {
+        client: format!("192.0.2.100:{port}").parse().expect("an address"),
+        server: "192.0.2.10:80".parse().expect("an address"),
+        sequence: 1,
+        acknowledgement: 2,
+        control,
+        data: b"",
+    }
+}
+
+#[track_caller]
+fn went_on(outcome: &Outcome, counter: &str) {
+    assert!(outcome.verdict == Verdict::Pass && outcome.counted_only(&[counter]), "not {counter}: {outcome:?}");
+}
+
+#[test]
+fn a_flow_whose_handshake_was_seen_is_known() {
+    for handshake in HANDSHAKES {
+        let Some(mut node) = resetting(&version_3()) else { return };
+        is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+        let outcome = node.send(&frame(handshake));
+        went_on(&outcome, "tcp_syn");
+        let remembered = node.flows.handshake(&flow_key()).unwrap_or_else(|| panic!("{handshake}: not remembered"));
+        assert!(outcome.clock.contains(&remembered.at_ns), "{handshake}: {remembered:?} not in {:?}", outcome.clock);
+        assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1), "{handshake}");
+        for name in ["tcp ack", "tcp data, odd", "tcp fin", "tcp no ack, fin", "tcp no flags", "tcp timestamps"] {
+            passes_as(&mut node, name, "tcp_handshake_seen");
+        }
+        // Another port, another service, another address: other flows.
+        is_reset(&mut node, "tcp other ports", "reset_unknown_flow");
+        is_reset(&mut node, "tcp second address", "reset_unknown_flow");
+        let sent = from_port(40_001, ACK).frame();
+        let outcome = node.send(&sent);
+        assert_eq!(outcome.verdict, Verdict::Transmit, "{handshake}: {:?}", outcome.counted);
+        assert_resets(&sent, &outcome.frame);
+    }
+}
+
+#[test]
+fn a_retransmitted_syn_counts_once() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    for name in ["tcp syn", "tcp syn", "tcp syn, options", "tcp syn ack", "tcp syn"] {
+        passes_as(&mut node, name, "tcp_syn");
+    }
+    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1));
+    went_on(&node.send(&from_port(40_001, SYN).frame()), "tcp_syn");
+    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (2, 2));
+}
+
+#[test]
+fn a_handshake_without_a_lease_is_not_remembered() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    node.give_lease(0, 0);
+    for name in HANDSHAKES {
+        dropped(&mut node, name, "vip_fenced");
+    }
+    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (0, 0));
+    node.give_lease(0, LONG_NS);
+    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+}
+
+#[test]
+fn a_node_about_to_leave_takes_no_new_connections() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    node.edit(0, |entry| entry.stale.is_leaving = 1);
+    for name in ["tcp syn", "tcp syn, ecn", "tcp syn, options", "tcp syn, second address"] {
+        dropped(&mut node, name, "tcp_leaving");
+    }
+    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1));
+    passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
+    passes_as(&mut node, "tcp rst", "tcp_reset");
+    passes(&mut node, "ip udp");
+    node.edit(0, |entry| entry.stale.is_leaving = 0);
+    passes_as(&mut node, "tcp syn, second address", "tcp_syn");
+}
+
+#[test]
+fn when_not_all_handshakes_can_be_remembered_an_unknown_flow_is_no_stale_one() {
+    let options = Options { flows_max: 64, ..Options::default() };
+    let Some(mut node) = resetting_with(&version_3(), options) else { return };
+    // Half of the capacity is certain to be remembered.
+    for port in 1..32 {
+        went_on(&node.send(&from_port(port, SYN).frame()), "tcp_syn");
+    }
+    assert_eq!(node.flows.inserted(), 31);
+    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+    went_on(&node.send(&from_port(32, SYN).frame()), "tcp_syn");
+    passes_as(&mut node, "tcp ack", "tcp_unproven");
+    passes_as(&mut node, "tcp no ack, fin", "tcp_unproven");
+    went_on(&node.send(&from_port(32, ACK).frame()), "tcp_handshake_seen");
+
+    // A flood of SYNs makes it no worse, and no larger.
+    for port in 1_000..1_256 {
+        went_on(&node.send(&from_port(port, SYN).frame()), "tcp_syn");
+    }
+    assert!(node.flows.handshakes() <= 64, "{} remembered", node.flows.handshakes());
+    assert_eq!(node.flows.inserted(), 288);
+    passes_as(&mut node, "tcp ack", "tcp_unproven");
+    went_on(&node.send(&from_port(1_255, ACK).frame()), "tcp_handshake_seen");
+
+    // The next takeover counts anew.
+    node.edit(0, |entry| entry.takeover.handshakes_before = 288);
+    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+}
+
+#[test]
+fn half_of_the_capacity_is_counted_from_the_takeover() {
+    let Some(mut node) = resetting_with(&version_3(), Options { flows_max: 1000, ..Options::default() }) else {
+        return;
+    };
+    node.edit(0, |entry| entry.takeover.handshakes_before = 7_000);
+    for (inserted, is_whole) in [(7_000, true), (7_499, true), (7_500, false), (u64::MAX, false)] {
+        node.flows.set_inserted(inserted);
+        if is_whole {
+            is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+        } else {
+            passes_as(&mut node, "tcp ack", "tcp_unproven");
+        }
+    }
+    // Never taken over: nothing is known of what came before.
+    node.flows.set_inserted(0);
+    node.edit(0, |entry| entry.takeover = Default::default());
+    passes_as(&mut node, "tcp ack", "tcp_unproven");
+}
+
+#[test]
+fn a_peers_flow_is_reset_whatever_is_remembered() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    let flow = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+    for inserted in [0, u64::MAX] {
+        node.flows.set_inserted(inserted);
+        for name in ["tcp ack", "tcp no ack, fin and data", "tcp timestamps"] {
+            let outcome = node.send(&frame(name));
+            assert_eq!(outcome.verdict, Verdict::Transmit, "{name}");
+            assert_eq!(outcome.frame, frame(&format!("{name}, reset")));
+            assert!(outcome.counted_only(&["reset_peer_flow"]), "{name}: {:?}", outcome.counted);
+            let after = node.flows.flow(&flow_key()).expect("it is still known");
+            assert!(outcome.clock.contains(&after.reset_ns), "{name}: {after:?} not in {:?}", outcome.clock);
+            assert_eq!(after, Flow { reset_ns: after.reset_ns, ..flow }, "{name}");
+        }
+    }
+    assert_eq!(node.vip(VIP).resets, 6);
+    // The other way round, it is another flow.
+    passes_as(&mut node, "tcp other ports", "tcp_unproven");
+    assert_eq!((node.flows.flows(), node.flows.handshakes()), (1, 0));
+}
+
+#[test]
+fn what_is_not_fit_to_be_answered_is_not_for_a_peers_flow_either() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    let flow = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+    for (name, counter) in [
+        ("tcp first fragment", "tcp_fragment"),
+        ("tcp wrong checksum", "tcp_bad_checksum"),
+        ("tcp to broadcast mac", "tcp_bad_source"),
+        ("tcp total length 47", "tcp_bad_length"),
+        ("tcp option length 0", "tcp_bad_options"),
+    ] {
+        passes_as(&mut node, name, counter);
+        assert_eq!(node.flows.flow(&flow_key()), Some(flow), "{name}");
+    }
+    is_reset(&mut node, "tcp ack", "reset_peer_flow");
+}
+
+#[test]
+fn a_new_handshake_or_the_clients_reset_ends_a_peers_flow() {
+    for (name, counter) in [
+        ("tcp syn", "tcp_syn"),
+        ("tcp syn, options", "tcp_syn"),
+        ("tcp rst", "tcp_reset"),
+        ("tcp rst ack", "tcp_reset"),
+    ] {
+        let Some(mut node) = resetting(&version_3()) else { return };
+        node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+        let others = from_port(40_001, ACK).key();
+        node.flows.add_flow(&others, FlowOrigin::Peer);
+        passes_as(&mut node, name, counter);
+        assert_eq!(node.flows.flow(&flow_key()), None, "{name}");
+        assert!(node.flows.flow(&others).is_some(), "{name}: another's");
+    }
+    // Whoever begins it, it lives here.
+    for name in HANDSHAKES {
+        let Some(mut node) = resetting(&version_3()) else { return };
+        node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+        is_reset(&mut node, "tcp ack", "reset_peer_flow");
+        passes_as(&mut node, name, "tcp_syn");
+        passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
+    }
+}
+
+#[test]
+fn this_nodes_own_flows_are_the_kernels_to_end() {
+    for origin in [FlowOrigin::Socket, FlowOrigin::Found] {
+        let Some(mut node) = resetting(&version_3()) else { return };
+        let flow = node.flows.add_flow(&flow_key(), origin);
+        // The socket is gone, whatever is written here.
+        is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+        // A reset may be forged, and a SYN be an old one.
+        passes_as(&mut node, "tcp rst", "tcp_reset");
+        passes_as(&mut node, "tcp syn", "tcp_syn");
+        let after = node.flows.flow(&flow_key()).expect("it is the controller's to take out");
+        assert_eq!(after, Flow { reset_ns: after.reset_ns, ..flow });
+    }
+}
+
+/// Long enough that no test outlives four of them.
+fn patient() -> Settings {
+    Settings { advert_interval_cs: 4_000, ..version_3() }
+}
+
+/// Sends what another station sends under this node's lease, and expects that it is taken for an owner, or not.
+fn another_owner(name: &str, counter: &str, is_owner: bool) {
+    let Some(mut node) = resetting(&patient()) else { return };
+    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+    let outcome = node.send(&frame(name));
+    assert!(outcome.verdict == Verdict::Drop && outcome.counted.contains(&(counter, 1)), "{name}: {outcome:?}");
+    assert!(node.is_live(0), "{name}");
+    let last_foreign_ns = node.router(0).heard.last_foreign_ns;
+    if !is_owner {
+        assert_eq!(last_foreign_ns, 0, "{name}");
+        is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+        return;
+    }
+    assert!(outcome.clock.contains(&last_foreign_ns), "{name}: {last_foreign_ns} not in {:?}", outcome.clock);
+    passes_as(&mut node, "tcp ack", "tcp_split");
+    passes_as(&mut node, "tcp no ack, fin", "tcp_split");
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
+    node.flows.forget_handshakes();
+    let peers = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+    passes_as(&mut node, "tcp ack", "tcp_split");
+    assert_eq!(node.flows.flow(&flow_key()), Some(peers), "{name}: not reset");
+
+    // What was heard before the takeover says nothing about after it.
+    node.edit(0, |entry| entry.takeover.at_ns = last_foreign_ns);
+    is_reset(&mut node, "tcp ack", "reset_peer_flow");
+}
+
+#[test]
+fn while_another_owner_is_heard_nothing_is_reset() {
+    another_owner("v3 steady", "advert_valid", true);
+    another_owner("v3 tie 192.0.2.1", "advert_valid", true);
+    another_owner("arp announcement, request form", "arp_conflict", true);
+    another_owner("arp announcement, reply form", "arp_conflict", true);
+    another_owner("arp reply to a client", "arp_conflict", true);
+}
+
+#[test]
+fn a_release_or_a_question_makes_no_other_owner() {
+    another_owner("v3 release", "advert_valid", false);
+    another_owner("v3 steady, release", "advert_valid", false);
+    another_owner("arp request from the address", "arp_conflict", false);
+    another_owner("v3 ttl 64", "advert_bad_ttl", false);
+}
+
+#[test]
+fn without_a_lease_the_others_are_the_owners() {
+    let Some(mut node) = backup(&version_3()) else { return };
+    for name in ["v3 steady", "arp announcement, reply form"] {
+        node.send(&frame(name));
+        assert_eq!(node.router(0).heard.last_foreign_ns, 0, "{name}");
+    }
+    assert_eq!(node.router(0).heard.adverts, 1);
+    // This node's own announcement, come back.
+    let Some(mut node) = active(&version_3()) else { return };
+    passes(&mut node, "arp announcement, own");
+    assert_eq!(node.router(0).heard, Heard::default());
+}
+
+#[test]
+fn another_owner_is_believed_in_for_four_intervals() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    // 100 ms and 1 s: the longer one counts, whosever it is.
+    for (own_cs, heard_cs) in [(10, 100), (100, 10), (100, 0)] {
+        for (ago_ns, is_split) in [(4_000_000_000, false), (0, true)] {
+            // Of the second, a hundred times as much is left as a frame takes on the slowest machine.
+            let scale = if is_split { 40 } else { 1 };
+            node.edit(0, |entry| {
+                entry.takeover.at_ns = 1;
+                entry.settings.advert_interval_cs = own_cs * scale;
+                entry.heard.interval_cs = heard_cs * scale;
+                entry.heard.last_foreign_ns = now_ns() - ago_ns;
+            });
+            if is_split {
+                passes_as(&mut node, "tcp ack", "tcp_split");
+            } else {
+                is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+            }
+        }
+    }
+}
+
+/// Keeps this thread on the CPU that it is on: each CPU has a bucket of its own.
+fn stay_on_this_cpu() {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).expect("a thread may stay where it is");
+}
+
+fn with_rate(resets_per_second: u64) -> Option<TestRun> {
+    stay_on_this_cpu();
+    resetting_with(&version_3(), Options { resets_per_second, ..Options::default() })
+}
+
+#[test]
+fn above_the_budget_stale_segments_are_dropped() {
+    // 100 a second: a burst of one, and the next token after 10 ms.
+    let Some(mut node) = with_rate(100) else { return };
+    let refill_ns = 10_000_000;
+    let first = node.send(&frame("tcp ack"));
+    assert!(first.counted_only(&["reset_unknown_flow"]), "a bucket starts full: {first:?}");
+    let mut last = first;
+    for round in 0.. {
+        assert!(round < 1000, "two frames never took less than 10 ms");
+        let outcome = node.send(&frame("tcp ack"));
+        if outcome.clock.end() - last.clock.start() < refill_ns {
+            assert_eq!((outcome.verdict, outcome.frame), (Verdict::Drop, frame("tcp ack")), "{:?}", outcome.counted);
+            assert_eq!(outcome.counted, [("reset_budget_spent", 1)]);
+            break;
+        }
+        last = outcome;
+    }
+}
+
+/// A bucket that cannot fill before the next look: time runs back for it.
+fn empty() -> ResetBudget {
+    ResetBudget { tokens_nano: 0, filled_ns: u64::MAX }
+}
+
+#[test]
+fn with_the_budget_spent_everything_else_goes_on_as_before() {
+    let Some(mut node) = with_rate(100) else { return };
+    passes_as(&mut node, "tcp syn, second address", "tcp_syn");
+    let resets = |node: &mut TestRun, name: &str, verdict: Verdict| {
+        node.flows.set_budgets(empty());
+        let outcome = node.send(&frame(name));
+        assert_eq!(outcome.verdict, verdict, "{name}: {:?}", outcome.counted);
+        assert_eq!(outcome.frame, frame(name), "{name}");
+        outcome.counted
+    };
+    assert_eq!(resets(&mut node, "tcp ack", Verdict::Drop), [("reset_budget_spent", 1)]);
+    node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+    assert_eq!(resets(&mut node, "tcp ack", Verdict::Drop), [("reset_budget_spent", 1)]);
+    assert_eq!(node.flows.flow(&flow_key()).map(|flow| flow.reset_ns), Some(0), "it was not reset");
+    assert_eq!(resets(&mut node, "tcp second address", Verdict::Pass), [("tcp_handshake_seen", 1)]);
+    assert_eq!(resets(&mut node, "tcp wrong checksum", Verdict::Pass), [("tcp_bad_checksum", 1)]);
+    assert_eq!(resets(&mut node, "tcp rst", Verdict::Pass), [("tcp_reset", 1)]);
+    assert_eq!(resets(&mut node, "tcp syn", Verdict::Pass), [("tcp_syn", 1)]);
+    assert_eq!(resets(&mut node, "tcp ack", Verdict::Pass), [("tcp_handshake_seen", 1)]);
+    assert_eq!(node.vip(VIP).resets, 0);
+    // Silence costs no token.
+    node.flows.forget_handshakes();
+    node.edit(0, |entry| entry.stale.action = StaleAction::Drop);
+    assert_eq!(resets(&mut node, "tcp ack", Verdict::Drop), [("stale_dropped", 1)]);
+}
+
+#[test]
+fn a_flood_gets_a_burst_and_then_the_rate() {
+    // 1,000 a second: a burst of ten, then one each millisecond.
+    let Some(mut node) = with_rate(1_000) else { return };
+    let stale = |port| from_port(port, ACK).frame();
+    let started_ns = now_ns();
+    let mut resets = 0;
+    for port in 1..=2_000 {
+        let outcome = node.send(&stale(port));
+        match outcome.verdict {
+            Verdict::Transmit => resets += 1,
+            Verdict::Drop => assert!(outcome.counted_only(&["reset_budget_spent"]), "{:?}", outcome.counted),
+            Verdict::Pass => panic!("neither answered nor dropped: {:?}", outcome.counted),
+        }
+    }
+    let elapsed_ms = (now_ns() - started_ns) / 1_000_000;
+    assert!((10..=11 + elapsed_ms).contains(&resets), "{resets} resets in {elapsed_ms} ms");
+    assert_eq!(node.vip(VIP).resets, resets);
+    let spent = node.counters().reset_budget_spent;
+    assert_eq!(spent + resets, 2_000);
+    // Only this CPU's bucket was touched.
+    let touched = node.flows.budgets().iter().filter(|budget| budget.filled_ns != 0).count();
+    assert_eq!(touched, 1);
+}
+
+#[test]
+fn a_clients_reset_takes_no_token_and_wakes_no_flow() {
+    let Some(mut node) = with_rate(100) else { return };
+    for port in 1..100 {
+        went_on(&node.send(&from_port(port, RST).frame()), "tcp_reset");
+    }
+    assert!(node.flows.budgets().iter().all(|budget| *budget == ResetBudget::default()));
+    assert_eq!(node.flows.handshakes(), 0);
+    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
+}
