@@ -347,7 +347,10 @@ fn each_virtual_router_has_its_own_policy() {
     node.give_lease(1, LONG_NS);
     passes(&mut node, "tcp ack");
     is_reset(&mut node, "tcp second address", "reset_unknown_flow");
-    node.edit(0, |entry| entry.stale.action = StaleAction::Drop);
+    node.edit(0, |entry| {
+        entry.stale.action = StaleAction::Drop;
+        entry.takeover.at_ns = now_ns();
+    });
     dropped(&mut node, "tcp ack", "stale_dropped");
     node.edit(1, |entry| entry.lease = Lease::default());
     dropped(&mut node, "tcp second address", "vip_fenced");
