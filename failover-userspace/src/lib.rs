@@ -16,6 +16,7 @@ mod plan;
 mod readable;
 mod realtime;
 mod refusals;
+pub mod replication;
 mod router;
 pub mod status;
 pub mod unload;

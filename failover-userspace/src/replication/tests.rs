@@ -1,0 +1,5 @@
+//! Nodes on loopback addresses, each on a thread of its own.
+
+mod sessions;
+mod support;
+mod vectors;
