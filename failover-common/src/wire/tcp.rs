@@ -22,8 +22,8 @@ pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 /// Bytes of an IPv4 packet with a reset: two headers without options.
 pub const RESET_LEN: usize = 40;
-/// Bytes of an IPv4 packet with a tickle: two headers, timestamps.
-pub const TICKLE_LEN: usize = 52;
+/// Bytes of an IPv4 packet with a tickle: two headers, timestamps, one byte.
+pub const TICKLE_LEN: usize = 53;
 
 /// What resets and tickles start with.
 const TTL: u8 = 64;
@@ -229,28 +229,32 @@ impl Ends {
     }
 }
 
-/// A tickle: an ACK that its receiver cannot accept and so answers with its own numbers (RFC 9293 3.5.2 group 3),
+/// A tickle: a segment that its receiver cannot accept and so answers with its own numbers (RFC 9293 3.5.2 group 3),
 /// which XDP then answers with an exact reset.
 ///
-/// `send_next` is the server's SND.NXT when the connection was established, if it is known: one below it is what a
-/// keep-alive uses (RFC 9293 3.8.4), to the left of the window, so that firewalls on the way know the connection. Else
-/// both numbers are 0, as CTDB sends. The timestamps are for stacks that drop segments without them (RFC 7323 3.2);
-/// where none were negotiated they are ignored.
+/// `send_next` is the server's SND.NXT when the connection was established, if it is known. The segment ends one below
+/// it, to the left of the window, so that firewalls on the way know the connection and no receiver gets as far as to
+/// look at the acknowledgment, which is wrong. Else both numbers are 0, as CTDB sends.
+///
+/// The timestamps are for stacks that drop segments without them (RFC 7323 3.2); where none were negotiated they are
+/// ignored. To half of the receivers TSval 1 is an old one. Linux from 6.14 on (TCPPAWSOldAck) and the BSDs drop a bare
+/// ACK with an old timestamp without a word, but answer data: hence a byte of garbage, as in a keep-alive (RFC 9293
+/// 3.8.4).
 pub fn tickle(ends: &Ends, send_next: Option<u32>) -> [u8; TICKLE_LEN] {
-    /// Two NOPs, kind 8, length 10, TSval 1, TSecr 0 (RFC 7323 appendix A).
-    const TIMESTAMPS: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0];
+    /// Two NOPs, kind 8, length 10, TSval 1, TSecr 0 (RFC 7323 appendix A). Then the byte.
+    const TIMESTAMPS_AND_BYTE: [u8; 13] = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0];
     let mut packet = [0; TICKLE_LEN];
-    let sequence = send_next.map_or(0, |send_next| send_next.wrapping_sub(1));
+    let sequence = send_next.map_or(0, |send_next| send_next.wrapping_sub(2));
     let mut tcp = ends.header(sequence, 0, ACK, 8);
     let mut sum = pseudo_sum(ends.source, ends.destination, (TICKLE_LEN - 20) as u16);
     sum.add_header(zerocopy::transmute!(tcp));
-    sum.add_bytes(&TIMESTAMPS);
+    sum.add_bytes(&TIMESTAMPS_AND_BYTE);
     tcp.checksum = U16::new(sum.checksum());
     let mut emit = Emit::new(&mut packet);
-    // All fit by the sizes of their types: 20 + 20 + 12.
+    // All fit by the sizes of their types: 20 + 20 + 13.
     let _ = emit.put(&ends.ip_header(TICKLE_LEN as u16));
     let _ = emit.put(&tcp);
-    let _ = emit.put(&TIMESTAMPS);
+    let _ = emit.put(&TIMESTAMPS_AND_BYTE);
     packet
 }
 

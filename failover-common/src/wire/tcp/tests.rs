@@ -74,13 +74,13 @@ fn a_reset_byte_for_byte() {
 fn a_tickle_byte_for_byte() {
     let packet = tickle(&ENDS, Some(0x0102_0304));
     assert_sums(&packet);
-    assert_eq!(packet[..10], [0x45, 0, 0, 52, 0, 0, 0x40, 0, 64, 6]);
-    assert_eq!(packet[20..36], [0, 80, 0x9c, 0x40, 0x01, 0x02, 0x03, 0x03, 0, 0, 0, 0, 0x80, 0x10, 0, 0]);
-    assert_eq!(packet[40..], [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0], "RFC 7323 appendix A");
+    assert_eq!(packet[..10], [0x45, 0, 0, 53, 0, 0, 0x40, 0, 64, 6]);
+    assert_eq!(packet[20..36], [0, 80, 0x9c, 0x40, 0x01, 0x02, 0x03, 0x02, 0, 0, 0, 0, 0x80, 0x10, 0, 0]);
+    assert_eq!(packet[40..], [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0], "RFC 7323 appendix A, and a byte");
     let unknown = tickle(&ENDS, None);
     assert_sums(&unknown);
     assert_eq!(unknown[24..32], [0; 8]);
-    assert_eq!(tickle(&ENDS, Some(0))[24..28], [0xff; 4], "modulo 2^32");
+    assert_eq!(tickle(&ENDS, Some(0))[24..28], [0xff, 0xff, 0xff, 0xfe], "modulo 2^32");
 }
 
 #[test]
