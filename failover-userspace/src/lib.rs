@@ -9,6 +9,7 @@ pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod election;
+pub mod flows;
 mod host;
 mod interface;
 mod packet;
