@@ -3,4 +3,5 @@
 //!
 //! Deliberately absent: the judgement of a segment, which is the XDP program's.
 
+pub mod batch;
 pub mod sockets;
