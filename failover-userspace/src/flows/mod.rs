@@ -5,3 +5,4 @@
 
 pub mod batch;
 pub mod sockets;
+pub mod tickle;
