@@ -1,6 +1,7 @@
-//! The controller: two threads around the elections. The election thread reads the ring, waits for
+//! The controller: three threads around the elections. The election thread reads the ring, waits for
 //! deadlines and sends adverts; the host thread (`host`) does what may have to wait. Both can be
-//! real-time; logging and signals stay on the main thread's runtime.
+//! real-time. The flows thread (`flows`) deals with TCP connections; logging and signals stay on the
+//! main thread's runtime.
 //!
 //! Deliberately absent: protocol. A wake-up ends in calls to `router`, nothing here knows a state.
 
@@ -18,14 +19,16 @@ use tokio::sync::oneshot;
 use zerocopy::TryFromBytes;
 
 use crate::clock::{self, Timer};
-use crate::config::Config;
-use crate::dataplane::{DataPlane, Found, Started, pins};
+use crate::config::{self, Config, Problem};
+use crate::dataplane::{DataPlane, Entries, Found, Started, pins};
+use crate::flows::{self, Flows, leaving};
 use crate::host::{Host, News, Wish};
 use crate::interface;
 use crate::packet::FrameSender;
 use crate::plan::Plan;
 use crate::readable::readable;
 use crate::realtime;
+use crate::replication::{Key, Replication, Settings};
 use crate::router::{Outlets, Router};
 
 /// Runs until SIGTERM or SIGINT, or until one of its threads ends, then releases everything.
@@ -41,9 +44,10 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
     };
     realtime::try_out(config.node.realtime_priority)?;
     let config = Arc::new(config);
+    let replication = bind_replication(file, &config)?;
     let (plan, started) = runtime.block_on(prepare(file, &config))?;
     let (adopted, pin_path) = (started.adopted, config.data_plane.pin_path.clone());
-    let threads = Threads::start(&config, plan, started);
+    let threads = Threads::start(&config, plan, started, replication);
     if threads.is_err() && !adopted {
         let _ = pins::remove_all(&pin_path);
     }
@@ -54,10 +58,22 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
             _ = interrupt.recv() => "SIGINT",
             _ = &mut threads.election_ended => "the election thread ended",
             _ = &mut threads.host_ended => "the host thread ended",
+            _ = &mut threads.flows_ended => "the flows thread ended",
         }
     });
     tracing::info!(reason, "releasing");
     threads.stop()
+}
+
+/// Binds the replication's address before anything is loaded: one that is not this node's stops the start.
+fn bind_replication(file: &Path, config: &Config) -> Result<Option<Replication>> {
+    let Some(replication) = &config.replication else { return Ok(None) };
+    let key = config::replication::read_key(&replication.key_file).map_err(|message| {
+        let problem = Problem { file: file.to_path_buf(), line: replication.key_file_line, message };
+        anyhow::Error::new(Problems(vec![problem]))
+    })?;
+    let settings = Settings { listen: replication.listen, peers: replication.peers.clone(), key: Key::new(&key)? };
+    Replication::bind(settings).map(Some)
 }
 
 async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
@@ -77,51 +93,82 @@ async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
     Ok((plan, started))
 }
 
-/// The two threads. Each holds the sending half of a channel that says when it has ended.
+/// The three threads. Each holds the sending half of a channel that says when it has ended.
 struct Threads {
     quit: oneshot::Sender<()>,
     election: thread::JoinHandle<Result<()>>,
     election_ended: oneshot::Receiver<()>,
     host: thread::JoinHandle<Result<()>>,
     host_ended: oneshot::Receiver<()>,
+    flows: thread::JoinHandle<Result<()>>,
+    flows_ended: oneshot::Receiver<()>,
+    flow_wishes: UnboundedSender<flows::Wish>,
+    config: Arc<Config>,
+    entries: Entries,
 }
 
 impl Threads {
-    fn start(config: &Arc<Config>, plan: Plan, started: Started) -> Result<Self> {
+    fn start(config: &Arc<Config>, plan: Plan, started: Started, replication: Option<Replication>) -> Result<Self> {
         let (wishes, wishes_in) = unbounded_channel();
         let (news, news_in) = unbounded_channel();
         let mut elections = Elections::new(config, &plan, &started, wishes, news_in)?;
         let held = elections.start(started.adopted);
-        let Started { data_plane, entries, events, own, .. } = started;
-        let host_config = config.clone();
-        let (host, host_ended) = spawn("host", config, async move || {
+        let Started { data_plane, entries, events, flow_events, own, .. } = started;
+        let (flow_wishes, flow_wishes_in) = unbounded_channel();
+        let (flows_config, flows_entries) = (config.clone(), entries.clone());
+        let (flows, flows_ended) = spawn("flows", 0, async move || {
+            Flows::new(flows_config, flows_entries, flow_events)?.run(replication, flow_wishes_in).await
+        })?;
+        let (host_config, host_entries, host_flows) = (config.clone(), entries.clone(), flow_wishes.clone());
+        let realtime_priority = config.node.realtime_priority;
+        let (host, host_ended) = spawn("host", realtime_priority, async move || {
             let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
             tokio::spawn(connection);
-            Host::new(host_config, &plan, (data_plane, entries, own), &held, netlink, news)?.run(wishes_in).await
+            let outlets = (netlink, news, host_flows);
+            Host::new(host_config, &plan, (data_plane, host_entries, own), &held, outlets)?.run(wishes_in).await
         })?;
         let (quit, quitting) = oneshot::channel();
         let (election, election_ended) =
-            spawn("election", config, async move || elections.run(events, quitting).await)?;
-        Ok(Self { quit, election, election_ended, host, host_ended })
+            spawn("election", realtime_priority, async move || elections.run(events, quitting).await)?;
+        let (config, entries) = (config.clone(), entries);
+        Ok(Self { quit, election, election_ended, host, host_ended, flows, flows_ended, flow_wishes, config, entries })
     }
 
-    /// The election releases and goes, then the host has no more wishes to wait for, takes back what
-    /// it did, and goes.
+    /// Clients are told while this node still has the addresses. Then the election releases and goes, the host has no
+    /// more wishes to wait for, takes back what it did, and goes; so do the flows.
     fn stop(self) -> Result<()> {
+        self.leave();
         drop(self.quit);
-        let elected = self.election.join().unwrap_or_else(|_| Err(anyhow!("the election thread panicked")));
-        let hosted = self.host.join().unwrap_or_else(|_| Err(anyhow!("the host thread panicked")));
-        elected.and(hosted)
+        let join = |thread: thread::JoinHandle<Result<()>>, name| {
+            thread.join().unwrap_or_else(|_| Err(anyhow!("the {name} thread panicked")))
+        };
+        let elected = join(self.election, "election");
+        let hosted = join(self.host, "host");
+        drop(self.flow_wishes);
+        let flowed = join(self.flows, "flows");
+        elected.and(hosted).and(flowed)
+    }
+
+    /// Resets this node's connections on the addresses that it is about to let go, and keeps new ones away meanwhile.
+    fn leave(&self) {
+        let now_ns = clock::now_ns();
+        let held = |index| self.entries.entry(index).filter(|entry| entry.is_live(now_ns));
+        for (index, router) in (0_u32..).zip(&self.config.virtual_routers) {
+            if let Some(entry) = held(index) {
+                entry.set_leaving(true);
+                leaving::reset_connections(router, &self.flow_wishes);
+            }
+        }
+        let _ = self.flow_wishes.send(flows::Wish::Flush);
     }
 }
 
 /// A thread with a runtime of its own; the receiver resolves when it ends, however it does.
 fn spawn<F: AsyncFnOnce() -> Result<()> + Send + 'static>(
     name: &str,
-    config: &Config,
+    realtime_priority: u8,
     run: F,
 ) -> Result<(thread::JoinHandle<Result<()>>, oneshot::Receiver<()>)> {
-    let realtime_priority = config.node.realtime_priority;
     let (ended, has_ended) = oneshot::channel();
     let run = move || {
         let _ended: oneshot::Sender<()> = ended;
@@ -134,7 +181,7 @@ fn spawn<F: AsyncFnOnce() -> Result<()> + Send + 'static>(
 
 /// Configuration problems as one error, a line each.
 #[derive(Debug)]
-pub struct Problems(pub Vec<crate::config::Problem>);
+pub struct Problems(pub Vec<Problem>);
 
 impl std::fmt::Display for Problems {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

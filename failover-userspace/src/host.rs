@@ -24,6 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use crate::clock;
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{self, DataPlane, Entries};
+use crate::flows::{self, leaving};
 use crate::interface::{self, Interface};
 use crate::packet::FrameSender;
 use crate::plan::Plan;
@@ -66,6 +67,7 @@ pub struct Host {
     services: Vec<Service>,
     refused: Refusals,
     news: UnboundedSender<News>,
+    flows: UnboundedSender<flows::Wish>,
 }
 
 /// An interface of the plan.
@@ -100,8 +102,7 @@ impl Host {
         plan: &Plan,
         (data_plane, entries, own): (DataPlane, Entries, Vec<Vec<Ipv4Addr>>),
         held: &[bool],
-        netlink: Handle,
-        news: UnboundedSender<News>,
+        (netlink, news, flows): (Handle, UnboundedSender<News>, UnboundedSender<flows::Wish>),
     ) -> Result<Self> {
         let interfaces = plan.interfaces.iter().map(Port::open).collect::<Result<_>>()?;
         let services = plan.routers.iter().zip(own).zip(held).map(|((place, own), held)| Service {
@@ -114,7 +115,7 @@ impl Host {
         });
         let services = services.collect();
         let refused = Refusals::new(&config.data_plane.pin_path);
-        Ok(Self { config, netlink, data_plane, entries, interfaces, services, refused, news })
+        Ok(Self { config, netlink, data_plane, entries, interfaces, services, refused, news, flows })
     }
 
     /// Serves wishes until their sender is gone, then takes all addresses off, detaches and
@@ -169,10 +170,14 @@ impl Host {
                 let announce = self.config.virtual_routers[router].announce;
                 self.services[router].rounds_left = announce.count;
                 self.announce(router);
+                // After the announcements: the answers are to come here.
+                let _ = self.flows.send(flows::Wish::TookOver(router));
             }
             Wish::Drop(router) => {
                 self.services[router].wanted = false;
                 self.services[router].next_round = None;
+                // While the addresses are here: a reset has to come from one.
+                leaving::reset_connections(&self.config.virtual_routers[router], &self.flows);
                 self.take_off(router).await;
             }
             Wish::Announce(router) => self.announce_once(router),

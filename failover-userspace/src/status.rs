@@ -2,9 +2,10 @@
 //! controller dead: it reads nothing else, and of the controller only whether it holds its lock.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use failover_common::abi::{COUNTER_NAMES, State, VirtualRouter, XdpMode};
+use failover_common::abi::{COUNTER_NAMES, Peer, State, VirtualRouter, XdpMode};
 use failover_common::lease::{LEASE_INTERVALS, NS_PER_CS, is_live};
 use serde_json::{Map, Value, json};
 
@@ -80,7 +81,23 @@ impl Status {
             "controller_alive": self.controller_alive,
             "interfaces": interfaces.collect::<Vec<_>>(),
             "virtual_routers": routers.map(|(index, router)| self.router_json(index, router)).collect::<Vec<_>>(),
+            "flows": self.flows_json(),
+            "replication": self.snapshot.peers.iter().map(|(_, peer)| peer_json(peer)).collect::<Vec<_>>(),
             "counters": counters,
+        })
+    }
+
+    fn flows_json(&self) -> Value {
+        let status = &self.snapshot.flow_status;
+        json!({
+            "own": self.snapshot.own_flows,
+            "peers": self.snapshot.peer_flows,
+            "max": self.snapshot.flows_max,
+            "handshakes_seen": self.snapshot.handshakes_seen,
+            "tickles": status.tickles,
+            "direct_resets": status.direct_resets,
+            "destroyed": status.destroyed,
+            "replication_refused": status.replication_refused,
         })
     }
 
@@ -103,6 +120,7 @@ impl Status {
             "adverts_sent": router.report.adverts_sent,
             "adverts_heard": router.heard.adverts,
             "conflicts": router.heard.conflicts,
+            "stale_connections": router.stale.action.as_str(),
             "addresses": self.addresses_json(index, remaining_ns > 0),
         })
     }
@@ -148,6 +166,7 @@ impl Status {
             "ADDRESS",
             "ANSWERING",
             "ARP REPLIES",
+            "RESETS",
         ];
         let mut rows = vec![header.map(String::from)];
         for (index, router) in self.snapshot.virtual_routers.iter().enumerate() {
@@ -158,13 +177,36 @@ impl Status {
         }
         write_columns(out, &rows)?;
         writeln!(out)?;
+        self.write_flows(out)?;
         for (name, value) in COUNTER_NAMES.iter().zip(self.snapshot.counters.values()).filter(|(_, value)| *value > 0) {
             writeln!(out, "{name:<28} {value}")?;
         }
         Ok(())
     }
 
-    fn row(router: &Value, vip: &Value, is_first: bool) -> [String; 10] {
+    fn write_flows(&self, out: &mut String) -> std::fmt::Result {
+        let Snapshot { own_flows, peer_flows, flows_max, flow_status, .. } = &self.snapshot;
+        writeln!(out, "connections: {own_flows} own, {peer_flows} of peers, room for {flows_max}")?;
+        writeln!(
+            out,
+            "told: {} tickles, {} direct resets, {} own connections reset",
+            flow_status.tickles, flow_status.direct_resets, flow_status.destroyed
+        )?;
+        for (_, peer) in &self.snapshot.peers {
+            let state = |is_on, what| if is_on { String::from(what) } else { format!("NOT {what}") };
+            writeln!(
+                out,
+                "peer {}: {}, {}, {} ms behind",
+                SocketAddr::new(peer.address.to_ip(), peer.port),
+                state(peer.is_sending != 0, "sending"),
+                state(peer.is_receiving != 0, "receiving"),
+                peer.lag_ms
+            )?;
+        }
+        writeln!(out)
+    }
+
+    fn row(router: &Value, vip: &Value, is_first: bool) -> [String; 11] {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), String::from);
         let of = |key: &str| if is_first { text(&router[key]) } else { String::new() };
         let active = router["active"].as_object().map_or_else(
@@ -182,8 +224,21 @@ impl Status {
             text(&vip["address"]),
             if vip["answering"] == true { "yes".into() } else { "no".into() },
             vip["arp_replies"].to_string(),
+            vip["resets"].to_string(),
         ]
     }
+}
+
+fn peer_json(peer: &Peer) -> Value {
+    json!({
+        "peer": SocketAddr::new(peer.address.to_ip(), peer.port).to_string(),
+        "sending": peer.is_sending != 0,
+        "receiving": peer.is_receiving != 0,
+        "lag_ms": peer.lag_ms,
+        "sent_bytes": peer.sent_bytes,
+        "received_bytes": peer.received_bytes,
+        "syncs": peer.syncs,
+    })
 }
 
 fn mode_name(mode: XdpMode) -> &'static str {

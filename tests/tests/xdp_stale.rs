@@ -327,7 +327,7 @@ fn ports_narrow_it() {
     // 1 is the port of this one.
     passes(&mut node, "tcp other ports");
     node.edit(0, |entry| {
-        entry.stale.ports = [443, 444, 445, 446, 447, 448, 449, 450, 451, 452, 453, 454, 455, 456, 1, 80]
+        entry.stale.ports = [443, 444, 445, 446, 447, 448, 449, 450, 451, 452, 453, 454, 455, 456, 1, 80];
     });
     is_reset(&mut node, "tcp other ports", "reset_unknown_flow");
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");

@@ -117,8 +117,6 @@ pub struct FlowStatus {
     pub direct_resets: u64,
     /// Connections of this node that it reset before it let an address go.
     pub destroyed: u64,
-    /// Events of flows that were lost to a full ring; each is followed by a resynchronisation.
-    pub events_lost: u64,
     /// Replication messages and connections that were refused: strangers, forged, replayed, broken.
     pub replication_refused: u64,
 }
@@ -156,8 +154,8 @@ pin_layout!(Handshake, size = 8, align = 8, fields = [at_ns: u64]);
 pin_layout!(HandshakeCount, size = 8, align = 8, fields = [inserted: u64]);
 pin_layout!(ResetBudget, size = 16, align = 8, fields = [tokens_nano: u64, filled_ns: u64]);
 pin_layout!(FlowEvent, size = 44, align = 4, fields = [key: FlowKey, kind: FlowEventKind, send_next: u32]);
-pin_layout!(FlowStatus, size = 40, align = 8, fields = [
-    tickles: u64, direct_resets: u64, destroyed: u64, events_lost: u64, replication_refused: u64,
+pin_layout!(FlowStatus, size = 32, align = 8, fields = [
+    tickles: u64, direct_resets: u64, destroyed: u64, replication_refused: u64,
 ]);
 pin_layout!(Peer, size = 48, align = 8, fields = [
     address: Address, port: u16, is_sending: u8, is_receiving: u8, lag_ms: u32, sent_bytes: u64, received_bytes: u64,

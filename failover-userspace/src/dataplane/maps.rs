@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::flows;
 use anyhow::{Context, Result, bail, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapType, PerCpuArray};
 use failover_common::abi::{
-    ABI_VERSION, COUNTERS, Counters, EVENTS, FLOW_ADDRESSES, FLOW_STATUS, FLOWS, Flow, FlowKey, FlowStatus,
+    ABI_VERSION, COUNTERS, Counters, EVENTS, FLOW_ADDRESSES, FLOW_STATUS, FLOWS, Flow, FlowKey, FlowOrigin, FlowStatus,
     HANDSHAKE_COUNT, HANDSHAKES, Handshake, HandshakeCount, INTERFACES, Interface, META, Meta, PEERS, Peer,
     ROUTER_INDEX, RouterKey, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
 };
@@ -123,6 +124,12 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Entries that `FLOWS` and `HANDSHAKES` have room for.
     pub flows_max: u32,
+    /// Connections that sockets of this node have.
+    pub own_flows: u64,
+    /// Connections that peers told of.
+    pub peer_flows: u64,
+    /// Handshakes ever seen.
+    pub handshakes_seen: u64,
     /// What was done about stale flows.
     pub flow_status: FlowStatus,
     /// The peers by their index in the configuration.
@@ -138,13 +145,24 @@ impl Snapshot {
         let meta = read_meta(pin_path)?;
         let routers: RawArray<{ size_of::<VirtualRouter>() }> = array(open(pin_path, VIRTUAL_ROUTERS)?)?;
         let virtual_routers = routers.iter().map(|raw| raw?.read()).collect::<Result<_>>()?;
+        let table = open(pin_path, FLOWS)?;
+        let flows_max = table.info()?.max_entries();
+        let (mut own_flows, mut peer_flows) = (0, 0);
+        flows::memory::for_each(&table, |_, flow| match flow.origin {
+            FlowOrigin::Peer => peer_flows += 1,
+            FlowOrigin::Socket | FlowOrigin::Found => own_flows += 1,
+        })?;
+        let count = array::<{ size_of::<HandshakeCount>() }>(open(pin_path, HANDSHAKE_COUNT)?)?.get(&0, 0)?;
         Ok(Self {
             meta,
             virtual_routers,
             vips: read_hash::<VipKey, Vip, { size_of::<VipKey>() }, { size_of::<Vip>() }>(pin_path, VIPS)?,
             interfaces: read_hash::<u32, Interface, 4, { size_of::<Interface>() }>(pin_path, INTERFACES)?,
             counters: read_counters(pin_path)?,
-            flows_max: open(pin_path, FLOWS)?.info()?.max_entries(),
+            flows_max,
+            own_flows,
+            peer_flows,
+            handshakes_seen: count.read::<HandshakeCount>()?.inserted,
             flow_status: array::<{ size_of::<FlowStatus>() }>(open(pin_path, FLOW_STATUS)?)?.get(&0, 0)?.read()?,
             peers: read_hash::<u32, Peer, 4, { size_of::<Peer>() }>(pin_path, PEERS)?,
         })

@@ -1,8 +1,15 @@
 //! TCP connections to the virtual addresses, as userspace deals with them: what sockets there are, what the kernel
-//! program's table holds, and what a dead node's clients are told.
+//! program's table holds, what peers are told, and what a dead node's clients are told.
 //!
-//! Deliberately absent: the judgement of a segment, which is the XDP program's.
+//! It all runs on a thread of its own, at ordinary priority: nothing here may be on an advert's way. Deliberately
+//! absent: the judgement of a segment, which is the XDP program's.
 
 pub mod batch;
+pub mod leaving;
+pub mod memory;
+mod peers;
 pub mod sockets;
+mod thread;
 pub mod tickle;
+
+pub use thread::{Flows, Wish};
