@@ -12,6 +12,7 @@ pub mod frames;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;
+pub mod random;
 pub mod requirements;
 pub mod segment;
 pub mod testrun;

@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use failover_common::abi::FlowKey;
 use failover_common::address::Address;
 
-use crate::fixtures::{CLIENT_MAC, NODE_MAC};
+use crate::fixtures::{CLIENT, CLIENT_MAC, NODE_MAC, VIP};
 
 /// RFC 9293 3.1: no more data from the sender.
 pub const FIN: u8 = 0x01;
@@ -37,6 +37,18 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// From a port of 192.0.2.100 to port 80 of the first virtual address.
+    pub fn from_port(port: u16, control: u8) -> Self {
+        Self {
+            client: SocketAddrV4::new(CLIENT.into(), port),
+            server: SocketAddrV4::new(VIP.into(), 80),
+            sequence: 0x0506_0708,
+            acknowledgement: 0xfffe_fdfc,
+            control,
+            data: b"",
+        }
+    }
+
     /// The flow it belongs to.
     pub fn key(&self) -> FlowKey {
         FlowKey {
@@ -75,7 +87,10 @@ impl Segment {
 }
 
 /// The network and transport layer's places: after up to two VLAN tags and the IP header's length.
-fn layers(frame: &[u8]) -> (usize, usize) {
+///
+/// # Panics
+/// When the frame ends before the first.
+pub fn layers(frame: &[u8]) -> (usize, usize) {
     let is_tag = |at: usize| matches!(frame[at..at + 2], [0x81, 0x00] | [0x88, 0xa8]);
     let mut ip = 14;
     while ip < 22 && is_tag(ip - 2) {
@@ -93,6 +108,17 @@ fn sum(words: &[u8]) -> u16 {
         sum = (sum >> 16) + (sum & 0xffff);
     }
     sum as u16
+}
+
+/// What a local stack leaves in the checksum's place for hardware to finish: the sum of the pseudo-header
+/// (CHECKSUM_PARTIAL).
+///
+/// # Panics
+/// When the packet's total length is below its header's.
+pub fn pseudo_header_sum(frame: &[u8]) -> u16 {
+    let (ip, tcp) = layers(frame);
+    let end = ip + usize::from(u16::from_be_bytes([frame[ip + 2], frame[ip + 3]]));
+    sum(&covered(frame, ip, tcp, end)[..12])
 }
 
 /// What TCP's checksum covers (RFC 9293 3.1): pseudo-header, header and data.

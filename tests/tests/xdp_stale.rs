@@ -5,8 +5,8 @@
 
 use failover_common::abi::{FlowOrigin, Lease, Settings, StaleAction, Takeover};
 use failover_tests::fixtures::{
-    LONG_NS, SECOND_VIP, VIP, active, backup, dropped, flow_key, frame, frames, is_reset, passes, passes_as, resetting,
-    version_3,
+    CLIENT_PORT, LONG_NS, SECOND_VIP, VIP, active, backup, dropped, flow_key, frame, frames, is_reset, passes,
+    passes_as, resetting, version_3,
 };
 use failover_tests::segment::{ACK, SYN, Segment, assert_resets};
 use failover_tests::testrun::{TestRun, Verdict, now_ns};
@@ -172,24 +172,12 @@ fn what_is_not_tcp_or_not_to_this_node_is_not_looked_at() {
     }
     // A host that bridges or sniffs sees other stations' frames.
     for control in [ACK, SYN] {
-        let segment = Segment { control, ..stale_segment() };
-        let sent = segment.frame_to([0x02, 0, 0, 0, 0, 0xee]);
+        let sent = Segment::from_port(CLIENT_PORT, control).frame_to([0x02, 0, 0, 0, 0, 0xee]);
         let outcome = node.send(&sent);
         assert_eq!((outcome.verdict, outcome.frame, outcome.counted), (Verdict::Pass, sent, vec![]));
     }
     assert_eq!(node.flows.handshakes(), 0);
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");
-}
-
-fn stale_segment() -> Segment {
-    Segment {
-        client: "192.0.2.100:40000".parse().expect("an address"),
-        server: "192.0.2.10:80".parse().expect("an address"),
-        sequence: 0x0506_0708,
-        acknowledgement: 0xfffe_fdfc,
-        control: ACK,
-        data: b"",
-    }
 }
 
 #[test]
@@ -228,7 +216,7 @@ fn the_reset_comes_from_the_configured_hardware_address() {
     // RFC 9568 7.3: the virtual router's own.
     let mac = [0x00, 0x00, 0x5e, 0x00, 0x01, 51];
     let Some(mut node) = resetting(&Settings { mac, ..version_3() }) else { return };
-    let sent = stale_segment().frame_to(mac);
+    let sent = Segment::from_port(CLIENT_PORT, ACK).frame_to(mac);
     let outcome = node.send(&sent);
     assert_eq!((outcome.verdict, &outcome.frame[6..12]), (Verdict::Transmit, &mac[..]));
     assert_resets(&sent, &outcome.frame);
@@ -339,10 +327,10 @@ fn ports_narrow_it() {
 fn each_virtual_router_has_its_own_policy() {
     let Some(mut node) = backup(&version_3()) else { return };
     node.configure(1, &Settings { vrid: 52, ..version_3() }, &[SECOND_VIP]);
-    node.edit(1, |entry| {
-        entry.stale.action = StaleAction::Reset;
-        entry.takeover.at_ns = now_ns();
-    });
+    for index in [0, 1] {
+        node.edit(index, |entry| entry.takeover.at_ns = now_ns());
+    }
+    node.edit(1, |entry| entry.stale.action = StaleAction::Reset);
     node.give_lease(0, LONG_NS);
     node.give_lease(1, LONG_NS);
     passes(&mut node, "tcp ack");

@@ -1,28 +1,15 @@
 //! What this node remembers of TCP connections, and what that saves from a reset: handshakes that it saw, flows that peers
-//! told of, another owner of the address; and the budget for resets.
+//! told of, another owner of the address.
 
-use failover_common::abi::{Flow, FlowOrigin, Heard, ResetBudget, Settings, StaleAction};
+use failover_common::abi::{Flow, FlowOrigin, Heard, Settings};
 use failover_tests::fixtures::{
     LONG_NS, VIP, active, backup, dropped, flow_key, frame, is_reset, passes, passes_as, resetting, resetting_with,
     version_3,
 };
-use failover_tests::segment::{ACK, RST, SYN, Segment, assert_resets};
-use failover_tests::testrun::{Options, Outcome, TestRun, Verdict, now_ns};
-use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use failover_tests::segment::{ACK, SYN, Segment, assert_resets};
+use failover_tests::testrun::{Options, Outcome, Verdict, now_ns};
 
 const HANDSHAKES: [&str; 4] = ["tcp syn", "tcp syn, ecn", "tcp syn, options", "tcp syn ack"];
-
-/// A segment of another client's port.
-fn from_port(port: u16, control: u8) -> Segment {
-    Segment {
-        client: format!("192.0.2.100:{port}").parse().expect("an address"),
-        server: "192.0.2.10:80".parse().expect("an address"),
-        sequence: 1,
-        acknowledgement: 2,
-        control,
-        data: b"",
-    }
-}
 
 #[track_caller]
 fn went_on(outcome: &Outcome, counter: &str) {
@@ -45,7 +32,7 @@ fn a_flow_whose_handshake_was_seen_is_known() {
         // Another port, another service, another address: other flows.
         is_reset(&mut node, "tcp other ports", "reset_unknown_flow");
         is_reset(&mut node, "tcp second address", "reset_unknown_flow");
-        let sent = from_port(40_001, ACK).frame();
+        let sent = Segment::from_port(40_001, ACK).frame();
         let outcome = node.send(&sent);
         assert_eq!(outcome.verdict, Verdict::Transmit, "{handshake}: {:?}", outcome.counted);
         assert_resets(&sent, &outcome.frame);
@@ -59,7 +46,7 @@ fn a_retransmitted_syn_counts_once() {
         passes_as(&mut node, name, "tcp_syn");
     }
     assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1));
-    went_on(&node.send(&from_port(40_001, SYN).frame()), "tcp_syn");
+    went_on(&node.send(&Segment::from_port(40_001, SYN).frame()), "tcp_syn");
     assert_eq!((node.flows.handshakes(), node.flows.inserted()), (2, 2));
 }
 
@@ -97,23 +84,23 @@ fn when_not_all_handshakes_can_be_remembered_an_unknown_flow_is_no_stale_one() {
     let Some(mut node) = resetting_with(&version_3(), options) else { return };
     // Half of the capacity is certain to be remembered.
     for port in 1..32 {
-        went_on(&node.send(&from_port(port, SYN).frame()), "tcp_syn");
+        went_on(&node.send(&Segment::from_port(port, SYN).frame()), "tcp_syn");
     }
     assert_eq!(node.flows.inserted(), 31);
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");
-    went_on(&node.send(&from_port(32, SYN).frame()), "tcp_syn");
+    went_on(&node.send(&Segment::from_port(32, SYN).frame()), "tcp_syn");
     passes_as(&mut node, "tcp ack", "tcp_unproven");
     passes_as(&mut node, "tcp no ack, fin", "tcp_unproven");
-    went_on(&node.send(&from_port(32, ACK).frame()), "tcp_handshake_seen");
+    went_on(&node.send(&Segment::from_port(32, ACK).frame()), "tcp_handshake_seen");
 
     // A flood of SYNs makes it no worse, and no larger.
     for port in 1_000..1_256 {
-        went_on(&node.send(&from_port(port, SYN).frame()), "tcp_syn");
+        went_on(&node.send(&Segment::from_port(port, SYN).frame()), "tcp_syn");
     }
     assert!(node.flows.handshakes() <= 64, "{} remembered", node.flows.handshakes());
     assert_eq!(node.flows.inserted(), 288);
     passes_as(&mut node, "tcp ack", "tcp_unproven");
-    went_on(&node.send(&from_port(1_255, ACK).frame()), "tcp_handshake_seen");
+    went_on(&node.send(&Segment::from_port(1_255, ACK).frame()), "tcp_handshake_seen");
 
     // The next takeover counts anew.
     node.edit(0, |entry| entry.takeover.handshakes_before = 288);
@@ -157,7 +144,7 @@ fn a_peers_flow_is_reset_whatever_is_remembered() {
         }
     }
     assert_eq!(node.vip(VIP).resets, 6);
-    // The other way round, it is another flow.
+    // Another flow is nothing that the peer told of.
     passes_as(&mut node, "tcp other ports", "tcp_unproven");
     assert_eq!((node.flows.flows(), node.flows.handshakes()), (1, 0));
 }
@@ -189,7 +176,7 @@ fn a_new_handshake_or_the_clients_reset_ends_a_peers_flow() {
     ] {
         let Some(mut node) = resetting(&version_3()) else { return };
         node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
-        let others = from_port(40_001, ACK).key();
+        let others = Segment::from_port(40_001, ACK).key();
         node.flows.add_flow(&others, FlowOrigin::Peer);
         passes_as(&mut node, name, counter);
         assert_eq!(node.flows.flow(&flow_key()), None, "{name}");
@@ -305,107 +292,4 @@ fn another_owner_is_believed_in_for_four_intervals() {
             }
         }
     }
-}
-
-/// Keeps this thread on the CPU that it is on: each CPU has a bucket of its own.
-fn stay_on_this_cpu() {
-    let mut here = CpuSet::new();
-    here.set(sched_getcpu());
-    sched_setaffinity(None, &here).expect("a thread may stay where it is");
-}
-
-fn with_rate(resets_per_second: u64) -> Option<TestRun> {
-    stay_on_this_cpu();
-    resetting_with(&version_3(), Options { resets_per_second, ..Options::default() })
-}
-
-#[test]
-fn above_the_budget_stale_segments_are_dropped() {
-    // 100 a second: a burst of one, and the next token after 10 ms.
-    let Some(mut node) = with_rate(100) else { return };
-    let refill_ns = 10_000_000;
-    let first = node.send(&frame("tcp ack"));
-    assert!(first.counted_only(&["reset_unknown_flow"]), "a bucket starts full: {first:?}");
-    let mut last = first;
-    for round in 0.. {
-        assert!(round < 1000, "two frames never took less than 10 ms");
-        let outcome = node.send(&frame("tcp ack"));
-        if outcome.clock.end() - last.clock.start() < refill_ns {
-            assert_eq!((outcome.verdict, outcome.frame), (Verdict::Drop, frame("tcp ack")), "{:?}", outcome.counted);
-            assert_eq!(outcome.counted, [("reset_budget_spent", 1)]);
-            break;
-        }
-        // However long it took, no more than one token was there.
-        if outcome.verdict == Verdict::Transmit {
-            last = outcome;
-        }
-    }
-}
-
-/// A bucket that cannot fill before the next look: time runs back for it.
-fn empty() -> ResetBudget {
-    ResetBudget { tokens_nano: 0, filled_ns: u64::MAX }
-}
-
-#[test]
-fn with_the_budget_spent_everything_else_goes_on_as_before() {
-    let Some(mut node) = with_rate(100) else { return };
-    passes_as(&mut node, "tcp syn, second address", "tcp_syn");
-    let resets = |node: &mut TestRun, name: &str, verdict: Verdict| {
-        node.flows.set_budgets(empty());
-        let outcome = node.send(&frame(name));
-        assert_eq!(outcome.verdict, verdict, "{name}: {:?}", outcome.counted);
-        assert_eq!(outcome.frame, frame(name), "{name}");
-        outcome.counted
-    };
-    assert_eq!(resets(&mut node, "tcp ack", Verdict::Drop), [("reset_budget_spent", 1)]);
-    node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
-    assert_eq!(resets(&mut node, "tcp ack", Verdict::Drop), [("reset_budget_spent", 1)]);
-    assert_eq!(node.flows.flow(&flow_key()).map(|flow| flow.reset_ns), Some(0), "it was not reset");
-    assert_eq!(resets(&mut node, "tcp second address", Verdict::Pass), [("tcp_handshake_seen", 1)]);
-    assert_eq!(resets(&mut node, "tcp wrong checksum", Verdict::Pass), [("tcp_bad_checksum", 1)]);
-    assert_eq!(resets(&mut node, "tcp rst", Verdict::Pass), [("tcp_reset", 1)]);
-    assert_eq!(resets(&mut node, "tcp syn", Verdict::Pass), [("tcp_syn", 1)]);
-    assert_eq!(resets(&mut node, "tcp ack", Verdict::Pass), [("tcp_handshake_seen", 1)]);
-    assert_eq!(node.vip(VIP).resets, 0);
-    // Silence costs no token.
-    node.flows.forget_handshakes();
-    node.edit(0, |entry| entry.stale.action = StaleAction::Drop);
-    assert_eq!(resets(&mut node, "tcp ack", Verdict::Drop), [("stale_dropped", 1)]);
-}
-
-#[test]
-fn a_flood_gets_a_burst_and_then_the_rate() {
-    // 1,000 a second: a burst of ten, then one each millisecond.
-    let Some(mut node) = with_rate(1_000) else { return };
-    let stale = |port| from_port(port, ACK).frame();
-    let started_ns = now_ns();
-    let mut resets = 0;
-    for port in 1..=2_000 {
-        let outcome = node.send(&stale(port));
-        match outcome.verdict {
-            Verdict::Transmit => resets += 1,
-            Verdict::Drop => assert!(outcome.counted_only(&["reset_budget_spent"]), "{:?}", outcome.counted),
-            Verdict::Pass => panic!("neither answered nor dropped: {:?}", outcome.counted),
-        }
-    }
-    let elapsed_ms = (now_ns() - started_ns) / 1_000_000;
-    assert!((10..=11 + elapsed_ms).contains(&resets), "{resets} resets in {elapsed_ms} ms");
-    assert_eq!(node.vip(VIP).resets, resets);
-    let spent = node.counters().reset_budget_spent;
-    assert_eq!(spent + resets, 2_000);
-    // Only this CPU's bucket was touched.
-    let touched = node.flows.budgets().iter().filter(|budget| budget.filled_ns != 0).count();
-    assert_eq!(touched, 1);
-}
-
-#[test]
-fn a_clients_reset_takes_no_token_and_wakes_no_flow() {
-    let Some(mut node) = with_rate(100) else { return };
-    for port in 1..100 {
-        went_on(&node.send(&from_port(port, RST).frame()), "tcp_reset");
-    }
-    assert!(node.flows.budgets().iter().all(|budget| *budget == ResetBudget::default()));
-    assert_eq!(node.flows.handshakes(), 0);
-    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
 }

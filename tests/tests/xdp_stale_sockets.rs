@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use failover_common::abi::FlowOrigin;
-use failover_tests::fixtures::{flow_key, is_reset, passes_as, resetting, version_3};
+use failover_tests::fixtures::{flow_key, frame, frames, is_reset, passes_as, resetting, version_3};
 use failover_tests::frames::FrameSocket;
 use failover_tests::netns::Netns;
 use failover_tests::segment::{ACK, FIN, SYN, Segment, assert_resets};
@@ -212,46 +212,68 @@ fn a_socket_here_counts_more_than_what_a_peer_told() {
     });
 }
 
-/// A veth pair in the namespace: its near end has the node's hardware address and the route to the far client, its far
+/// A veth pair in the namespace: its near end has the node's hardware address and the route to the client, its far
 /// end is returned, to send and receive frames on.
-fn far_end(netns: &Netns) -> Result<FrameSocket> {
+fn far_end(netns: &Netns, client: &str) -> Result<FrameSocket> {
     netns.ip(&["link", "add", "near", "address", "02:00:00:00:00:0a", "type", "veth", "peer", "name", "far"])?;
     for name in ["near", "far"] {
         netns.ip(&["link", "set", name, "up"])?;
     }
-    netns.ip(&["addr", "add", "198.51.100.1/24", "dev", "near"])?;
-    netns.ip(&[
-        "neigh",
-        "replace",
-        "198.51.100.7",
-        "lladdr",
-        "02:00:00:00:00:c1",
-        "dev",
-        "near",
-        "nud",
-        "permanent",
-    ])?;
+    netns.ip(&["route", "add", client, "dev", "near"])?;
+    netns.ip(&["neigh", "add", client, "lladdr", "02:00:00:00:00:c1", "dev", "near", "nud", "permanent"])?;
     FrameSocket::open(netns, "far", IPV4)
+}
+
+/// The TCP header of the next segment to that port that came to the far end.
+fn next_segment(far: &FrameSocket, port: u16) -> Result<[u8; 20]> {
+    let started = Instant::now();
+    while started.elapsed() < wait::PATIENCE {
+        let Some(frame) = far.receive(Duration::from_millis(100))? else { continue };
+        if frame.len() >= 54 && frame[36..38] == port.to_be_bytes() {
+            return Ok(frame[34..54].try_into()?);
+        }
+    }
+    bail!("no segment to port {port} came")
 }
 
 /// Sends a SYN from the far client and returns the sequence number of the service's SYN,ACK.
 fn shake_hands(far: &FrameSocket, syn: &Segment) -> Result<u32> {
     far.send(&syn.frame()).context("sending a SYN")?;
-    let started = Instant::now();
-    while started.elapsed() < wait::PATIENCE {
-        let Some(frame) = far.receive(Duration::from_millis(100))? else { continue };
-        if frame.len() >= 54 && frame[36..38] == syn.client.port().to_be_bytes() && frame[47] & (SYN | ACK) == SYN | ACK
+    let answer = next_segment(far, syn.client.port())?;
+    ensure!(answer[13] & (SYN | ACK) == SYN | ACK, "another answer than SYN,ACK: {answer:02x?}");
+    Ok(u32::from_be_bytes(answer[4..8].try_into()?))
+}
+
+#[test]
+fn the_kernel_answers_with_the_same_numbers() {
+    // Another implementation of RFC 9293 3.10.7.1, without the program: Linux, for an address of its own.
+    in_namespace(|netns, _| {
+        netns.ip(&["addr", "del", "192.0.2.100/32", "dev", "lo"])?;
+        netns.ip(&["addr", "add", "192.0.2.11/32", "dev", "lo"])?;
+        let far = far_end(netns, "192.0.2.100")?;
+        let pairs = frames().filter_map(|(name, reset)| Some((name.strip_suffix(", reset")?, reset)));
+        // Tags are no business of TCP's, and what comes by a cable has a checksum.
+        let mut compared = 0;
+        for (name, reset) in
+            pairs.filter(|(name, _)| !["tag", "vlan", "partial"].iter().any(|word| name.contains(word)))
         {
-            return Ok(u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]]));
+            let ours = &reset[34..54];
+            far.send(&frame(name)).with_context(|| format!("sending {name}"))?;
+            let theirs = next_segment(&far, u16::from_be_bytes([ours[2], ours[3]])).context(name)?;
+            // Ports, sequence and acknowledgement numbers, data offset, control bits, window. The rest is the checksum,
+            // which a veth pair leaves unfinished.
+            ensure!(theirs[..16] == ours[..16], "{name}: Linux sends {theirs:02x?}, expected {ours:02x?}");
+            compared += 1;
         }
-    }
-    bail!("no SYN,ACK came")
+        ensure!(compared > 40, "only {compared} were compared");
+        Ok(())
+    });
 }
 
 #[test]
 fn a_connection_half_open_is_known() {
     in_namespace(|netns, node| {
-        let far = far_end(netns)?;
+        let far = far_end(netns, "198.51.100.7")?;
         let _listener = listen(SERVICE)?;
         let syn = Segment { control: SYN, acknowledgement: 0, ..segment_from(FAR_CLIENT.parse()?) };
         let last = Segment { control: ACK, sequence: syn.sequence + 1, ..syn };
@@ -266,7 +288,7 @@ fn a_connection_half_open_is_known() {
 #[test]
 fn the_last_ack_of_a_handshake_with_a_cookie_is_known() {
     in_namespace(|netns, node| {
-        let far = far_end(netns)?;
+        let far = far_end(netns, "198.51.100.7")?;
         // 2: always (the kernel's ip-sysctl.rst). This is the calling thread's network namespace's.
         fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").context("forcing SYN cookies on")?;
         let listener = listen(SERVICE)?;
@@ -288,8 +310,14 @@ fn the_last_ack_of_a_handshake_with_a_cookie_is_known() {
         stale(node, &Segment { control: FIN, ..last });
         known(node, &last, "tcp_cookie");
 
+        // The kernel agrees about the cookie.
+        far.send(&last.frame())?;
+        ensure!(wait::readable(&listener, wait::PATIENCE), "the cookie did not make a connection");
+        let (server, _) = listener.accept()?;
+        known(node, &last, "tcp_socket");
+        socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO))?;
+        drop(server);
         drop(listener);
-        stale(node, &last);
-        Ok(())
+        until_stale(node, &last)
     });
 }
