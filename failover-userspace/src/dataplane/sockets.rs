@@ -59,7 +59,8 @@ fn attach(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
     let root = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
     let program: &mut SockOps = ebpf.program_mut(PROGRAM).context("the object has no socket program")?.try_into()?;
     program.load().context("the kernel refused the socket program (it needs Linux 5.15)")?;
-    let attached = program.attach(root, CgroupAttachMode::AllowMultiple);
+    // A link to a group always stands beside others, and takes no flag that says so (cgroup_bpf_link_attach).
+    let attached = program.attach(root, CgroupAttachMode::Single);
     attached.with_context(|| format!("attaching the socket program to {}", path.display()))?;
     Ok(events)
 }
