@@ -2,15 +2,16 @@
 //! measures the outage as a user has it, and one TCP connection that would like to live for ever.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use socket2::{Domain, Socket, Type};
+use anyhow::Result;
+use socket2::Type;
 
+use crate::echo::{TcpEcho, bind};
 use crate::netns::Netns;
 use crate::wait;
 
@@ -54,6 +55,7 @@ impl Drop for Workers {
 /// not (IP_FREEBIND).
 pub struct EchoService {
     _workers: Workers,
+    _tcp: TcpEcho,
 }
 
 impl EchoService {
@@ -62,13 +64,7 @@ impl EchoService {
     /// # Errors
     /// When a socket cannot be made.
     pub fn start(node: &Netns, vip: Ipv4Addr) -> Result<Self> {
-        let (udp, tcp) = node.enter(|| {
-            let udp = bind(Type::DGRAM, SocketAddrV4::new(vip, UDP_PORT))?;
-            let tcp = bind(Type::STREAM, SocketAddrV4::new(vip, TCP_PORT))?;
-            tcp.listen(16)?;
-            tcp.set_nonblocking(true)?;
-            Ok((UdpSocket::from(udp), TcpListener::from(tcp)))
-        })?;
+        let udp = UdpSocket::from(node.enter(|| bind(Type::DGRAM, SocketAddrV4::new(vip, UDP_PORT)))?);
         udp.set_read_timeout(Some(Duration::from_millis(50)))?;
         let mut workers = Workers::new();
         workers.spawn("udp-echo", move || {
@@ -77,34 +73,7 @@ impl EchoService {
                 let _ = udp.send_to(&buffer[..len], from);
             }
         })?;
-        let mut connections = Vec::new();
-        workers.spawn("tcp-echo", move || {
-            if let Ok((stream, _)) = tcp.accept() {
-                let _ = stream.set_nonblocking(true);
-                connections.push(stream);
-            }
-            connections.retain_mut(echo);
-            thread::sleep(5 * PERIOD);
-        })?;
-        Ok(Self { _workers: workers })
-    }
-}
-
-fn bind(kind: Type, address: SocketAddrV4) -> Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, kind, None)?;
-    socket.set_freebind_v4(true)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into()).with_context(|| format!("binding the echo service to {address}"))?;
-    Ok(socket)
-}
-
-/// Echoes what there is; `false` when the connection is over.
-fn echo(stream: &mut TcpStream) -> bool {
-    let mut buffer = [0; 1024];
-    match stream.read(&mut buffer) {
-        Ok(0) => false,
-        Ok(len) => stream.write_all(&buffer[..len]).is_ok(),
-        Err(error) => error.kind() == ErrorKind::WouldBlock,
+        Ok(Self { _workers: workers, _tcp: TcpEcho::start(node, SocketAddrV4::new(vip, TCP_PORT))? })
     }
 }
 

@@ -26,16 +26,16 @@ pub struct Daemon {
 
 impl Daemon {
     /// A controller that is not started, with its configuration in `directory`. The section
-    /// `[data_plane]` is added here.
+    /// `[data_plane]` is added here; `data_plane` are further lines of it.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn new(built: &Built, netns: &Netns, directory: &Path, routers: &str) -> Result<Self> {
+    pub fn new(built: &Built, netns: &Netns, directory: &Path, data_plane: &str, routers: &str) -> Result<Self> {
         let name = netns.name();
         let pin_path = PathBuf::from("/sys/fs/bpf").join(name);
         let config = directory.join(format!("{name}.toml"));
         let text = format!(
-            "[node]\nname = \"{name}\"\n\n[data_plane]\npin_path = \"{}\"\nxdp_mode = \"native\"\n\n{routers}",
+            "[node]\nname = \"{name}\"\n\n[data_plane]\npin_path = \"{}\"\nxdp_mode = \"native\"\n{data_plane}\n{routers}",
             pin_path.display()
         );
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;

@@ -8,16 +8,19 @@
 //!        +------------- br0 (switch) -------------+
 //! ```
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process};
+use std::{env, process};
 
 use anyhow::{Context, Result};
 
 use crate::arp_probe::ArpProbe;
 use crate::daemon::Daemon;
-use crate::netns::{Netns, run};
+use crate::netns::{Netns, finish, run};
 use crate::requirements::Built;
 
 /// The virtual address of every lab.
@@ -111,6 +114,8 @@ impl Lab {
         self.switch.ip(&["link", "set", name, "master", "br0"])?;
         self.attach_pass(name)?;
         self.switch.ip(&["link", "set", name, "up"])?;
+        // A veth leaves checksums to be filled in by nobody; frames on a wire have them.
+        finish(station.command("ethtool").args(["-K", INTERFACE, "tx", "off"]))?;
         station.ip(&["link", "set", INTERFACE, "up"])?;
         Ok(())
     }
@@ -121,7 +126,7 @@ impl Lab {
         let object = self.built.pass_object.to_str().context("a path that is no UTF-8")?;
         run("bpftool", &["prog", "load", object, &pin])?;
         let mut attach = self.switch.command("bpftool");
-        let attached = crate::netns::finish(attach.args(["net", "attach", "xdpdrv", "pinned", &pin, "dev", port]));
+        let attached = finish(attach.args(["net", "attach", "xdpdrv", "pinned", &pin, "dev", port]));
         // Attached, it lives as long as the port.
         fs::remove_file(&pin)?;
         attached.map(drop)
@@ -171,11 +176,7 @@ impl Lab {
     /// # Errors
     /// When its configuration cannot be written.
     pub fn daemon(&self, name: &str, priority: u8, advert_interval: &str, more: &str) -> Result<Daemon> {
-        let router = format!(
-            "[[virtual_router]]\nname = \"web\"\ninterface = \"{INTERFACE}\"\nvrid = 51\npriority = {priority}\n\
-             advert_interval = \"{advert_interval}\"\naddresses = [\"{VIP}/24\"]\n{more}\n"
-        );
-        self.daemon_with(name, &router)
+        self.daemon_with(name, &virtual_router(priority, advert_interval, more))
     }
 
     /// A controller on a node with these virtual routers, not started.
@@ -183,7 +184,25 @@ impl Lab {
     /// # Errors
     /// When its configuration cannot be written.
     pub fn daemon_with(&self, name: &str, routers: &str) -> Result<Daemon> {
-        Daemon::new(&self.built, self.station(name)?, &self.directory, routers)
+        Daemon::new(&self.built, self.station(name)?, &self.directory, "", routers)
+    }
+
+    /// A controller on `edge-a` or `edge-b` that resets stale connections and replicates its own to the other one, not
+    /// started. `data_plane` are lines for that section.
+    ///
+    /// # Errors
+    /// When its configuration cannot be written.
+    pub fn replicating_daemon(&self, name: &str, priority: u8, data_plane: &str) -> Result<Daemon> {
+        let (own, peer) = if name == "edge-a" { ("192.0.2.1", "192.0.2.2") } else { ("192.0.2.2", "192.0.2.1") };
+        let key_file = self.directory.join("replication.key");
+        let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&key_file)?;
+        file.write_all(b"a key for the lab, of enough bytes\n")?;
+        let router = virtual_router(priority, "100ms", "[virtual_router.stale_connections]\naction = \"reset\"");
+        let text = format!(
+            "[replication]\nlisten = \"{own}:7700\"\npeers = [\"{peer}:7700\"]\nkey_file = \"{}\"\n\n{router}",
+            key_file.display()
+        );
+        Daemon::new(&self.built, self.station(name)?, &self.directory, data_plane, &text)
     }
 
     /// The client's question for the virtual address, asked from now on.
@@ -198,6 +217,14 @@ impl Lab {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+}
+
+/// The one virtual router of most labs.
+fn virtual_router(priority: u8, advert_interval: &str, more: &str) -> String {
+    format!(
+        "[[virtual_router]]\nname = \"web\"\ninterface = \"{INTERFACE}\"\nvrid = 51\npriority = {priority}\n\
+         advert_interval = \"{advert_interval}\"\naddresses = [\"{VIP}/24\"]\n{more}\n"
+    )
 }
 
 impl Drop for Lab {

@@ -4,8 +4,11 @@
 //! Deliberately absent: a stand-in for anything that this machine can run.
 
 pub mod arp_probe;
+pub mod capture;
 pub mod client;
+pub mod crowd;
 pub mod daemon;
+pub mod echo;
 pub mod fixtures;
 pub mod flow_maps;
 pub mod frames;

@@ -1,8 +1,8 @@
 //! Network namespaces of our own, gone when dropped.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -63,6 +63,31 @@ impl Netns {
         let mut all = vec!["-n", &self.name];
         all.extend(arguments);
         run("ip", &all)
+    }
+
+    /// Sets `/proc/sys/net/...` of this namespace.
+    ///
+    /// # Errors
+    /// When there is no such setting, or it refuses the value.
+    pub fn set_sysctl(&self, path: &str, value: &str) -> Result<()> {
+        let path = PathBuf::from("/proc/sys/net").join(path);
+        self.enter(|| fs::write(&path, value).with_context(|| format!("writing {value} to {}", path.display())))
+    }
+
+    /// One of the kernel's counters for this namespace, of those that `nstat` knows: `("Tcp", "InCsumErrors")`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn kernel_counter(&self, group: &str, name: &str) -> Result<u64> {
+        let read = |file| fs::read_to_string(Path::new("/proc/thread-self/net").join(file));
+        let text = self.enter(|| Ok(read("snmp")? + &read("netstat")?))?;
+        let prefix = format!("{group}: ");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+        // A line of names, and below it one of numbers.
+        let (names, numbers) = lines.next().zip(lines.next()).with_context(|| format!("no counters {group}"))?;
+        let mut pairs = names.split(' ').zip(numbers.split(' '));
+        let (_, number) = pairs.find(|pair| pair.0 == name).with_context(|| format!("no counter {group} {name}"))?;
+        Ok(number.parse()?)
     }
 
     /// Runs `inside` on a thread in this namespace: sockets made there stay there.

@@ -6,7 +6,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The program and the objects that `cargo xtask build` made.
 #[derive(Clone, Debug)]
@@ -52,6 +53,18 @@ pub fn require(name: &str, programs: &[&str]) -> Option<Built> {
             None
         }
     }
+}
+
+/// Lets this process have `count` files open: the soft limit goes up to the hard one.
+///
+/// # Errors
+/// When that is not enough.
+pub fn allow_files(count: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    ensure!(allowed >= count, "{count} open files are needed and {allowed} allowed: raise the hard limit (ulimit -Hn)");
+    Ok(())
 }
 
 fn missing(programs: &[&str]) -> Option<String> {

@@ -100,10 +100,13 @@ fn keep_keepalived_from_running() {
     }
 }
 
-const TOOLS: [Tool; 5] = [
+const TOOLS: [Tool; 8] = [
     Tool { programs: &["ip", "tc"], apt: "iproute2", dnf: "iproute iproute-tc", pacman: "iproute2", need: Need::Lab },
     Tool { programs: &["bpftool"], apt: "bpftool", dnf: "bpftool", pacman: "bpf", need: Need::Lab },
     Tool { programs: &["nsenter"], apt: "util-linux", dnf: "util-linux", pacman: "util-linux", need: Need::Lab },
+    Tool { programs: &["ethtool"], apt: "ethtool", dnf: "ethtool", pacman: "ethtool", need: Need::Lab },
     Tool { programs: &["arping"], apt: "iputils-arping", dnf: "iputils", pacman: "iputils", need: Need::Lab },
     Tool { programs: &["keepalived"], apt: "keepalived", dnf: "keepalived", pacman: "keepalived", need: Need::Tests },
+    Tool { programs: &["tcpdump"], apt: "tcpdump", dnf: "tcpdump", pacman: "tcpdump", need: Need::Tests },
+    Tool { programs: &["nft"], apt: "nftables", dnf: "nftables", pacman: "nftables", need: Need::Tests },
 ];

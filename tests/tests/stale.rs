@@ -1,0 +1,351 @@
+//! Ring 4: TCP connections that the new Active does not have. Every client is told, a silent one
+//! too; a planned stop tells first; and what lives is never reset.
+//!
+//! What is measured is printed (`measured: ...`) and not judged. `FAILOVER_TEST_LONG=1` makes the
+//! long observations: 60 s of keepalived's idle clients, 10 minutes of mixed load.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+use failover_tests::arp_probe::{self, ArpProbe};
+use failover_tests::capture::{Capture, Judgement};
+use failover_tests::crowd::{Crowd, End, Event, Member, Plan, Role, spread, tally};
+use failover_tests::daemon::Daemon;
+use failover_tests::echo::TcpEcho;
+use failover_tests::frames::FrameSocket;
+use failover_tests::keepalived::{Instance, Keepalived};
+use failover_tests::lab::{INTERFACE, Lab, VIP};
+use failover_tests::netns::{Netns, finish};
+use failover_tests::requirements::{allow_files, require};
+use failover_tests::wait;
+
+const RESET: End = End::Errno(libc::ECONNRESET);
+const SERVICE: SocketAddrV4 = SocketAddrV4::new(VIP, 7);
+/// A hundred clients of which half are busy; scenarios say what is different.
+const CROWD: Plan =
+    Plan { to: SERVICE, first_port: 10_000, busy: 50, idle: 50, brief: 0, pause: Duration::from_millis(20) };
+const MANY: u16 = 1000;
+/// Three connections for each client, and the rest of a process.
+const FILES: u64 = 3 * 2 * MANY as u64 + 200;
+
+/// The lab with an echo service on both nodes and everything that watches.
+struct Stage {
+    arp: ArpProbe,
+    echo_b: TcpEcho,
+    _echo_a: TcpEcho,
+    mac_a: [u8; 6],
+    mac_b: [u8; 6],
+    lab: Lab,
+}
+
+impl Stage {
+    /// `None` after saying why the test is skipped.
+    fn new(test: &str, more: &[&str]) -> Result<Option<Self>> {
+        let programs = [["ip", "bpftool", "ethtool", "ss", "tcpdump"].as_slice(), more].concat();
+        let Some(built) = require(test, &programs) else { return Ok(None) };
+        allow_files(FILES)?;
+        let lab = Lab::new(&built)?;
+        Ok(Some(Self {
+            arp: lab.arp_probe()?,
+            echo_b: TcpEcho::start(lab.station("edge-b")?, SERVICE)?,
+            _echo_a: TcpEcho::start(lab.station("edge-a")?, SERVICE)?,
+            mac_a: lab.mac("edge-a")?,
+            mac_b: lab.mac("edge-b")?,
+            lab,
+        }))
+    }
+
+    /// Both of ours. edge-b is there first, so that edge-a is Active by a takeover.
+    fn ours(&self, data_plane: &str) -> Result<(Daemon, Daemon)> {
+        let mut b = self.lab.replicating_daemon("edge-b", 100, data_plane)?;
+        let mut a = self.lab.replicating_daemon("edge-a", 150, data_plane)?;
+        b.start_and_wait()?;
+        self.wait_for_owner(self.mac_b).with_context(|| b.log())?;
+        a.start_and_wait()?;
+        self.wait_for_owner(self.mac_a).with_context(|| a.log())?;
+        Ok((a, b))
+    }
+
+    fn wait_for_owner(&self, mac: [u8; 6]) -> Result<()> {
+        let what = if mac == self.mac_a { "edge-a to answer" } else { "edge-b to answer" };
+        wait::until(what, || self.arp.owner() == Some(mac))
+    }
+
+    fn first_answer_of_b(&self, since: Instant) -> Result<Instant> {
+        self.wait_for_owner(self.mac_b)?;
+        arp_probe::answers_of(&self.arp.since(since), self.mac_b).first().copied().context("edge-b never answered")
+    }
+
+    fn crowd(&self, plan: &Plan) -> Result<Crowd> {
+        let since = Instant::now();
+        let crowd = Crowd::start(self.lab.station("client")?, plan)?;
+        crowd.wait_until_served(since)?;
+        Ok(crowd)
+    }
+
+    fn capture(&self) -> Result<Capture> {
+        Capture::start(self.lab.station("client")?, self.lab.directory(), INTERFACE, VIP)
+    }
+
+    /// Segments that the client's kernel threw away for their checksums.
+    fn checksum_errors(&self) -> Result<u64> {
+        let client = self.lab.station("client")?;
+        Ok(client.kernel_counter("Tcp", "InCsumErrors")? + client.kernel_counter("IpExt", "InCsumErrors")?)
+    }
+}
+
+fn wait_for_peer_flows(daemon: &Daemon, count: u16) -> Result<()> {
+    let known = || daemon.status().is_ok_and(|status| status["flows"]["peers"] == count);
+    let waited = wait::until(&format!("{count} replicated flows"), known);
+    waited.with_context(|| format!("{:?}\n{}", daemon.status().map(|status| status["flows"].clone()), daemon.log()))
+}
+
+/// When each client of that role was told, counted from the new node's first answer.
+fn print_ends(whose: &str, members: &[Member], since: Instant, first_answer: Instant) {
+    for role in [Role::Busy, Role::Idle] {
+        let all = || members.iter().filter(|member| member.role == role);
+        let ends = || all().filter_map(|member| member.end(since));
+        let times = ends().map(|(at, _)| at.saturating_duration_since(first_answer));
+        println!(
+            "measured: {whose}: {} {role:?} clients, ended: {}; after the new node's first answer: {}",
+            all().count(),
+            tally(ends().map(|(_, end)| end)),
+            spread(times)
+        );
+    }
+}
+
+fn ensure_judged_correct(judgement: &Judgement) -> Result<()> {
+    println!("measured: tcpdump judged {} resets to {} segments", judgement.resets, judgement.segments);
+    let some: Vec<_> = judgement.complaints.iter().take(5).collect();
+    ensure!(some.is_empty(), "{} of {} resets: {some:#?}", judgement.complaints.len(), judgement.resets);
+    Ok(())
+}
+
+fn is_long() -> bool {
+    env::var_os("FAILOVER_TEST_LONG").is_some_and(|value| value == "1")
+}
+
+#[test]
+fn after_a_cable_cut_every_client_learns() -> Result<()> {
+    let Some(stage) = Stage::new("cable cut under load", &[])? else { return Ok(()) };
+    let (_a, b) = stage.ours("")?;
+    let capture = stage.capture()?;
+    let crowd = stage.crowd(&Plan { busy: MANY, idle: MANY, ..CROWD })?;
+    wait_for_peer_flows(&b, 2 * MANY)?;
+    let checksum_errors = stage.checksum_errors()?;
+
+    let cut = Instant::now();
+    stage.lab.set_cable("edge-a", false)?;
+    let told = crowd.wait_for_each("the end of each connection", |member| member.end(cut).is_some());
+    let (first_answer, members) = (stage.first_answer_of_b(cut)?, crowd.members());
+    println!("measured: ours: edge-b's first answer {:?} after the cut", first_answer - cut);
+    print_ends("ours", &members, cut, first_answer);
+    told.with_context(|| b.log())?;
+    let ends = || members.iter().filter_map(|member| member.end(cut)).map(|(_, end)| end);
+    ensure!(ends().all(|end| end == RESET), "not only resets: {}", tally(ends()));
+
+    let again = Instant::now();
+    crowd.reconnect();
+    crowd.wait_until_served(again)?;
+    let later = Instant::now();
+    // Twice the time in which the last tickles are answered.
+    wait::holds_for("all connections", Duration::from_secs(4), || crowd.all(|member| member.end(again).is_none()))?;
+    let still = |member: &Member| member.role == Role::Idle || member.last_echo.is_some_and(|at| at > later);
+    crowd.wait_for_each("echoes to the end", |member| member.is_connected() && still(member))?;
+    ensure!(crowd.established()? == 2 * usize::from(MANY) && stage.echo_b.connections() == 2 * usize::from(MANY));
+
+    ensure!(stage.checksum_errors()? == checksum_errors, "the client's kernel refused checksums");
+    let judgement = capture.judge(VIP)?;
+    ensure!(judgement.resets >= 2 * usize::from(MANY), "tcpdump saw {} resets", judgement.resets);
+    ensure_judged_correct(&judgement)
+}
+
+#[test]
+fn keepalived_leaves_idle_clients() -> Result<()> {
+    let Some(stage) = Stage::new("keepalived under load", &["keepalived"])? else { return Ok(()) };
+    let start = |node, priority| {
+        let instance = Instance { version: 3, priority, advert_int: "0.1", more: "" };
+        Keepalived::start(stage.lab.station(node)?, stage.lab.directory(), &instance)
+    };
+    let (_a, _b) = (start("edge-a", 150)?, start("edge-b", 100)?);
+    stage.wait_for_owner(stage.mac_a)?;
+    let capture = stage.capture()?;
+    let crowd = stage.crowd(&Plan { busy: MANY, idle: MANY, ..CROWD })?;
+
+    let cut = Instant::now();
+    stage.lab.set_cable("edge-a", false)?;
+    let first_answer = stage.first_answer_of_b(cut)?;
+    println!("measured: keepalived: edge-b's first answer {:?} after the cut", first_answer - cut);
+    let is_told = |member: &Member| member.end(cut).is_some();
+    crowd.wait_for_each("the end of each busy connection", |member| member.role == Role::Idle || is_told(member))?;
+    let time = Duration::from_secs(if is_long() { 60 } else { 3 });
+    let remaining = time.saturating_sub(first_answer.elapsed());
+    wait::holds_for("idle clients", remaining, || crowd.all(|member| member.role == Role::Busy || !is_told(member)))?;
+    print_ends("keepalived", &crowd.members(), cut, first_answer);
+    let (established, after) = (crowd.established()?, first_answer.elapsed());
+    println!(
+        "measured: keepalived: {established} clients are established {after:.1?} after the new node's first answer"
+    );
+    ensure!(established == usize::from(MANY) && stage.echo_b.connections() == 0);
+    // The kernel's own resets: they show that the judge can read some.
+    let judgement = capture.judge(VIP)?;
+    ensure!(judgement.resets >= usize::from(MANY), "tcpdump saw {} resets", judgement.resets);
+    ensure_judged_correct(&judgement)
+}
+
+#[test]
+fn a_planned_stop_tells_clients_first() -> Result<()> {
+    let Some(stage) = Stage::new("planned stop under load", &[])? else { return Ok(()) };
+    let (mut a, b) = stage.ours("")?;
+    let crowd = stage.crowd(&Plan { busy: 100, idle: 100, ..CROWD })?;
+    wait_for_peer_flows(&b, 200)?;
+
+    crowd.reconnect();
+    let stopped = Instant::now();
+    let status = a.stop()?;
+    ensure!(status.success(), "exit status {status}");
+    let first_answer = stage.first_answer_of_b(stopped)?;
+    let is_back = |member: &Member| member.end(stopped).is_some_and(|(at, _)| member.is_served(at));
+    let waited = crowd.wait_for_each("a reset and a new connection", is_back);
+    let members = crowd.members();
+    print_ends("planned stop", &members, stopped, stopped);
+    println!("measured: planned stop: edge-b's first answer {:?} after the signal", first_answer - stopped);
+    let gaps = members.iter().filter_map(|member| Some(member.connected_at()? - member.end(stopped)?.0));
+    println!("measured: planned stop: from the reset to the new connection: {}", spread(gaps));
+    let events = members.iter().flat_map(|member| &member.events).filter(|(at, _)| *at >= stopped);
+    println!("measured: planned stop: {}", tally(events.map(|(_, event)| *event)));
+    waited.with_context(|| format!("edge-a:\n{}\nedge-b:\n{}", a.log(), b.log()))?;
+
+    let ends = || members.iter().filter_map(|member| member.end(stopped));
+    ensure!(ends().all(|(_, end)| end == RESET), "not only resets: {}", tally(ends().map(|(_, end)| end)));
+    let late = ends().filter(|(at, _)| *at >= first_answer).count();
+    ensure!(late == 0, "{late} clients were told only after edge-b answered");
+    wait::until("200 connections on edge-b", || stage.echo_b.connections() == 200)
+}
+
+#[test]
+fn live_flows_are_never_reset() -> Result<()> {
+    let Some(stage) = Stage::new("live flows", &["nft"])? else { return Ok(()) };
+    let (a, _b) = stage.ours("")?;
+    let node = stage.lab.station("edge-a")?;
+    // 2: always, not only when the queue is full.
+    node.set_sysctl("ipv4/tcp_syncookies", "2")?;
+    let (_service, _echo) = service_behind_dnat(node)?;
+    let other = SocketAddrV4::new(VIP, 9);
+    let restarted = TcpEcho::start(node, other)?;
+
+    let mixed = Plan { brief: 10, pause: Duration::from_millis(50), ..CROWD };
+    let here = stage.crowd(&mixed)?;
+    let translated = stage.crowd(&Plan { to: SocketAddrV4::new(VIP, 8080), first_port: 11_000, ..mixed })?;
+    let listened = stage.crowd(&Plan { to: other, first_port: 12_000, ..mixed })?;
+    let untouched = || {
+        let is_brief = |member: &Member| member.role == Role::Brief;
+        let undisturbed = |member: &Member| member.events.iter().all(|(_, event)| *event == Event::Connected);
+        // Where the listener is restarted, the kernel itself refuses who comes at the wrong time.
+        here.all(undisturbed) && translated.all(undisturbed) && listened.all(|m| is_brief(m) || undisturbed(m))
+    };
+    let half = Duration::from_secs(if is_long() { 300 } else { 5 });
+    wait::holds_for("undisturbed connections", half, untouched)?;
+    restarted.close_listener();
+    wait::until("a refused client", || {
+        !listened.all(|member| member.events.iter().all(|(_, event)| !matches!(event, Event::Refused(_))))
+    })?;
+    restarted.open_listener()?;
+    wait::holds_for("undisturbed connections", half, untouched)?;
+
+    let late = Instant::now();
+    for crowd in [&here, &translated, &listened] {
+        let active = |member: &Member| member.role == Role::Idle || member.is_served(late);
+        crowd.wait_for_each("an echo at the end", active)?;
+        println!("measured: {} echoes", crowd.members().iter().map(|member| member.echoes).sum::<u64>());
+    }
+    ensure!(untouched(), "an unexpected end");
+    ensure!(node.kernel_counter("TcpExt", "SyncookiesRecv")? > 0, "no SYN cookies came back");
+    for witness in ["tcp_socket", "tcp_handshake_seen"] {
+        ensure!(a.counter(witness)? > 0, "{witness} is 0");
+    }
+    for counter in ["reset_peer_flow", "reset_unknown_flow", "stale_dropped", "reset_budget_spent"] {
+        ensure!(a.counter(counter)? == 0, "{counter}: {}", a.counter(counter)?);
+    }
+    Ok(())
+}
+
+/// VIP:8080 of the node is an echo service in another namespace behind it.
+fn service_behind_dnat(node: &Netns) -> Result<(Netns, TcpEcho)> {
+    let service = Netns::new(&format!("{}-svc", node.name()))?;
+    node.ip(&["link", "add", "svc", "type", "veth", "peer", "name", "eth0", "netns", service.name()])?;
+    node.ip(&["address", "add", "198.51.100.1/24", "dev", "svc"])?;
+    node.ip(&["link", "set", "svc", "up"])?;
+    service.ip(&["address", "add", "198.51.100.2/24", "dev", "eth0"])?;
+    service.ip(&["link", "set", "eth0", "up"])?;
+    service.ip(&["route", "add", "default", "via", "198.51.100.1"])?;
+    node.set_sysctl("ipv4/ip_forward", "1")?;
+    let rules = format!(
+        "table ip nat {{ chain prerouting {{ type nat hook prerouting priority -100; \
+         ip daddr {VIP} tcp dport 8080 dnat to 198.51.100.2:7; }} }}"
+    );
+    let file = env::temp_dir().join(format!("{}.nft", node.name()));
+    fs::write(&file, rules)?;
+    let loaded = finish(node.command("nft").arg("--file").arg(&file));
+    fs::remove_file(&file)?;
+    loaded?;
+    let echo = TcpEcho::start(&service, SocketAddrV4::new([198, 51, 100, 2].into(), 7))?;
+    Ok((service, echo))
+}
+
+#[test]
+fn a_flood_of_stale_segments_leaves_live_flows_alone() -> Result<()> {
+    let Some(stage) = Stage::new("flood", &[])? else { return Ok(()) };
+    let (a, _b) = stage.ours("resets_per_second = 1000\n")?;
+    let crowd = stage.crowd(&Plan { busy: 50, idle: 0, ..CROWD })?;
+    let socket = FrameSocket::open(stage.lab.station("client")?, INTERFACE, ETHER_TYPE_IPV4)?;
+    let client = stage.lab.mac("client")?;
+    let frames: Vec<_> = (0..10_000).map(|number| stale_segment(stage.mac_a, client, number)).collect();
+
+    let start = Instant::now();
+    let mut sent = 0_u64;
+    for frame in frames.iter().cycle().take_while(|_| start.elapsed() < Duration::from_secs(2)) {
+        sent += u64::from(socket.send(frame).is_ok());
+    }
+    let end = Instant::now();
+    crowd.wait_until_served(end)?;
+    ensure!(crowd.all(|member| member.end(start).is_none()), "a live connection ended");
+    let (resets, refused) = (a.counter("reset_unknown_flow")?, a.counter("reset_budget_spent")?);
+    println!("measured: {sent} stale segments in {:?}: {resets} resets, {refused} above the budget", end - start);
+    ensure!(resets > 0 && refused > 0, "{resets} resets, {refused} above the budget, of {sent}");
+    Ok(())
+}
+
+const ETHER_TYPE_IPV4: u16 = 0x0800;
+
+/// An ACK to VIP:7 from somewhere in 203.0.113.0/24, written out: RFC 791, RFC 9293 3.1.
+fn stale_segment(to: [u8; 6], from: [u8; 6], number: u16) -> Vec<u8> {
+    let source = [203, 0, 113, (number % 250) as u8 + 1];
+    let port = (20_000 + number).to_be_bytes();
+    let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
+    ip.extend(source);
+    ip.extend(VIP.octets());
+    let mut tcp = vec![port[0], port[1], 0, 7];
+    tcp.extend([0x10, 0, 0, 0, 0x20, 0, 0, 0, 0x50, 0x10, 0x02, 0, 0, 0, 0, 0]);
+    let ip_checksum = checksum(&[&ip]);
+    ip[10..12].copy_from_slice(&ip_checksum);
+    let tcp_checksum = checksum(&[&ip[12..20], &[0, 6, 0, 20], &tcp]);
+    tcp[16..18].copy_from_slice(&tcp_checksum);
+    let mut frame = [to, from].concat();
+    frame.extend(ETHER_TYPE_IPV4.to_be_bytes());
+    frame.extend(ip);
+    frame.extend(tcp);
+    frame.resize(60, 0);
+    frame
+}
+
+/// RFC 1071, over parts of even length.
+fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+    let words = parts.iter().flat_map(|part| part.chunks(2)).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes()
+}
