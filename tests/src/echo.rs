@@ -1,9 +1,9 @@
 //! A TCP echo service for thousands of connections: one thread, one epoll.
 //!
-//! Deliberately absent: long messages; what does not fit a socket's buffer at once is lost.
+//! Deliberately absent: long messages; a client that reads no echoes loses its connection.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -146,10 +146,9 @@ fn accept(shared: &Shared, connections: &mut HashMap<u64, TcpStream>, next: &mut
 /// Echoes what there is; `false` when the connection is over.
 fn echo(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 1024];
-    let would_block = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
     match stream.read(&mut buffer) {
         Ok(0) => false,
         Ok(len) => stream.write_all(&buffer[..len]).is_ok(),
-        Err(error) => would_block(error),
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
 }

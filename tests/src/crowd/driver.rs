@@ -112,8 +112,8 @@ impl Driver<'_> {
     }
 
     fn send(&mut self, index: usize, socket: Socket) {
-        match (&socket).write(MESSAGE) {
-            Ok(_) => self.phases[index] = Phase::Waiting(socket),
+        match (&socket).write_all(MESSAGE) {
+            Ok(()) => self.phases[index] = Phase::Waiting(socket),
             Err(error) => self.gone(index, end(&error)),
         }
     }
