@@ -187,12 +187,17 @@ impl Member {
         (self.is_connected() || self.role == Role::Brief) && self.last_echo.is_some_and(|at| at >= since)
     }
 
-    /// The first time after `since` that an established connection of it ended.
-    pub fn end(&self, since: Instant) -> Option<(Instant, End)> {
-        self.events.iter().filter(|(at, _)| *at >= since).find_map(|(at, event)| match event {
+    /// When established connections of it ended since `since`, and how.
+    pub fn ends(&self, since: Instant) -> impl Iterator<Item = (Instant, End)> {
+        self.events.iter().filter(move |(at, _)| *at >= since).filter_map(|(at, event)| match event {
             Event::Ended(end) => Some((*at, *end)),
             Event::Connected | Event::Refused(_) => None,
         })
+    }
+
+    /// The first of [`Self::ends`].
+    pub fn end(&self, since: Instant) -> Option<(Instant, End)> {
+        self.ends(since).next()
     }
 
     /// When its present connection was established.

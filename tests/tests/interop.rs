@@ -54,7 +54,7 @@ struct Peers {
 
 impl Peers {
     fn new(dialect: &'static Dialect, our_priority: u8, their_priority: u8) -> Result<Option<Self>> {
-        let Some(built) = require(dialect.name, &["ip", "bpftool", "keepalived"]) else { return Ok(None) };
+        let Some(built) = require(dialect.name, &["ip", "bpftool", "ethtool", "keepalived"]) else { return Ok(None) };
         let lab = Lab::new(&built)?;
         let ours = lab.daemon("edge-a", our_priority, dialect.interval.1, dialect.more.1)?;
         let (mac_ours, mac_theirs) = (lab.mac("edge-a")?, lab.mac("edge-b")?);

@@ -14,7 +14,7 @@ use failover_tests::requirements::{Built, require};
 use failover_tests::wait;
 use rustix::process::Signal;
 
-const NEEDS: [&str; 2] = ["ip", "bpftool"];
+const NEEDS: [&str; 3] = ["ip", "bpftool", "ethtool"];
 
 fn single(test: &str) -> Result<Option<(Lab, Daemon)>> {
     let Some(built) = require(test, &NEEDS) else { return Ok(None) };

@@ -28,7 +28,7 @@ struct Pair {
 impl Pair {
     /// `None` after saying why the test is skipped.
     fn start(test: &str, advert_interval: &str, more: &str) -> Result<Option<Self>> {
-        let Some(built) = require(test, &["ip", "bpftool"]) else { return Ok(None) };
+        let Some(built) = require(test, &["ip", "bpftool", "ethtool"]) else { return Ok(None) };
         let lab = Lab::new(&built)?;
         let mut a = lab.daemon("edge-a", 150, advert_interval, more)?;
         let mut b = lab.daemon("edge-b", 100, advert_interval, more)?;
