@@ -27,6 +27,9 @@ pub(crate) fn handle<F: Cut + ?Sized, K: Kernel>(frame: &mut F, link: &Link, ker
     }
     if !own.is_live {
         // This node may not serve the address.
+        if ip.protocol == TCP {
+            tcp::refuse(frame, link, &ip, &own, kernel);
+        }
         kernel.count(Counter::VipFenced);
         kernel.count_fenced(own.vip);
         return Verdict::Drop;

@@ -397,6 +397,11 @@ impl Kernel for Maps<'_> {
     }
 
     #[inline(always)]
+    fn emit_flow(&self, event: &FlowEvent) {
+        emit_flow(event);
+    }
+
+    #[inline(always)]
     fn count_reset(&self, vip: *mut Vip) {
         // SAFETY: as in `count_arp_reply`.
         unsafe { add_one(addr_of_mut!((*vip).resets)) };
@@ -555,9 +560,14 @@ impl SocketOps<'_> {
     /// Tells the controller, which looks now and then: nothing is woken.
     #[inline(always)]
     pub fn emit(&self, event: &FlowEvent) {
-        if maps::FLOW_EVENTS.output_untyped::<FlowEvent>(event, u64::from(BPF_RB_NO_WAKEUP)).is_err() {
-            count(Counter::FlowEventLost);
-        }
+        emit_flow(event);
+    }
+}
+
+#[inline(always)]
+fn emit_flow(event: &FlowEvent) {
+    if maps::FLOW_EVENTS.output_untyped::<FlowEvent>(event, u64::from(BPF_RB_NO_WAKEUP)).is_err() {
+        count(Counter::FlowEventLost);
     }
 }
 

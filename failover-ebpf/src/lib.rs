@@ -16,7 +16,9 @@ mod ipv4;
 mod tcp;
 mod vrrp;
 
-use failover_common::abi::{Counter, Event, FlowKey, Heard, Lease, RouterKey, Settings, StalePolicy, Takeover, VipKey};
+use failover_common::abi::{
+    Counter, Event, FlowEvent, FlowKey, Heard, Lease, RouterKey, Settings, StalePolicy, Takeover, VipKey,
+};
 use failover_common::address::Address;
 use failover_common::lease::is_live;
 use failover_common::wire::Frame;
@@ -125,6 +127,8 @@ pub trait Kernel {
     fn forget_peer_flow(&self, key: &FlowKey);
     /// Takes one of this CPU's tokens for a reset; `false` when there is none.
     fn take_reset_token(&self, now_ns: u64) -> bool;
+    /// Tells of a flow.
+    fn emit_flow(&self, event: &FlowEvent);
     /// Counts a reset sent from the address.
     fn count_reset(&self, vip: Self::Vip);
 }

@@ -4,7 +4,7 @@
 //! The order is: what anybody here may know of passes, then what may not be answered passes, and what is left is stale.
 //! Deliberately absent: the clients that say nothing. The controller makes them speak.
 
-use failover_common::abi::{Counter, FlowKey, StaleAction, StalePolicy};
+use failover_common::abi::{Counter, FlowEvent, FlowEventKind, FlowKey, StaleAction, StalePolicy};
 use failover_common::address::Address;
 use failover_common::stale::{is_memory_whole, is_split};
 use failover_common::wire::ethernet::{EthernetHeader, Link};
@@ -98,7 +98,7 @@ fn concerns(policy: &StalePolicy, port: u16) -> bool {
 #[inline(always)]
 fn begin<K: Kernel>(segment: &Segment, policy: &StalePolicy, own: &OwnVip<K>, kernel: &K) -> Verdict {
     if policy.is_leaving != 0 && !segment.tcp.has(ACK) {
-        kernel.count(Counter::TcpLeaving);
+        tell_refused(segment.key, kernel);
         return Verdict::Drop;
     }
     if !kernel.knows_handshake(&segment.key) {
@@ -106,6 +106,28 @@ fn begin<K: Kernel>(segment: &Segment, policy: &StalePolicy, own: &OwnVip<K>, ke
     }
     kernel.forget_peer_flow(&segment.key);
     pass(kernel, Counter::TcpSyn)
+}
+
+/// Tells of a SYN that is being dropped under no lease, if this node has just let the address go.
+#[inline(always)]
+pub(crate) fn refuse<F: Cut + ?Sized, K: Kernel>(frame: &F, link: &Link, ip: &Ipv4Header, own: &OwnVip<K>, kernel: &K) {
+    let policy = kernel.stale(own.router);
+    if policy.is_leaving == 0 {
+        return;
+    }
+    if let Ok(segment) = Segment::read(frame, link, ip)
+        && segment.tcp.has(SYN)
+        && !segment.tcp.has(ACK)
+        && concerns(policy, segment.key.local_port)
+    {
+        tell_refused(segment.key, kernel);
+    }
+}
+
+#[inline(always)]
+fn tell_refused<K: Kernel>(key: FlowKey, kernel: &K) {
+    kernel.count(Counter::TcpLeaving);
+    kernel.emit_flow(&FlowEvent { key, kind: FlowEventKind::Refused, send_next: 0 });
 }
 
 /// Why the flow is known, or what a reset of it counts as.

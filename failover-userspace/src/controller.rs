@@ -20,7 +20,7 @@ use zerocopy::TryFromBytes;
 
 use crate::clock::{self, Timer};
 use crate::config::{self, Config, Problem};
-use crate::dataplane::{DataPlane, Entries, Found, Started, pins};
+use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
 use crate::flows::{self, Flows, leaving};
 use crate::host::{Host, News, Wish};
 use crate::interface;
@@ -103,6 +103,8 @@ struct Threads {
     flows: thread::JoinHandle<Result<()>>,
     flows_ended: oneshot::Receiver<()>,
     flow_wishes: UnboundedSender<flows::Wish>,
+    /// Keeps the host's thread there after the election's is gone.
+    wishes: UnboundedSender<Wish>,
     config: Arc<Config>,
     entries: Entries,
 }
@@ -111,6 +113,7 @@ impl Threads {
     fn start(config: &Arc<Config>, plan: Plan, started: Started, replication: Option<Replication>) -> Result<Self> {
         let (wishes, wishes_in) = unbounded_channel();
         let (news, news_in) = unbounded_channel();
+        let wishes_kept = wishes.clone();
         let mut elections = Elections::new(config, &plan, &started, wishes, news_in)?;
         let held = elections.start(started.adopted);
         let Started { data_plane, entries, events, flow_events, own, .. } = started;
@@ -131,18 +134,38 @@ impl Threads {
         let (election, election_ended) =
             spawn("election", realtime_priority, async move || elections.run(events, quitting).await)?;
         let (config, entries) = (config.clone(), entries);
-        Ok(Self { quit, election, election_ended, host, host_ended, flows, flows_ended, flow_wishes, config, entries })
+        Ok(Self {
+            quit,
+            election,
+            election_ended,
+            host,
+            host_ended,
+            flows,
+            flows_ended,
+            flow_wishes,
+            wishes: wishes_kept,
+            config,
+            entries,
+        })
     }
 
     /// Clients are told while this node still has the addresses. Then the election releases and goes, the host has no
     /// more wishes to wait for, takes back what it did, and goes; so do the flows.
     fn stop(self) -> Result<()> {
-        self.leave();
+        let config = self.config.clone();
+        let left = self.leave(&config);
+        let released_ns = clock::now_ns();
         drop(self.quit);
         let join = |thread: thread::JoinHandle<Result<()>>, name| {
             thread.join().unwrap_or_else(|_| Err(anyhow!("the {name} thread panicked")))
         };
         let elected = join(self.election, "election");
+        // Who was reset asks again at once, and asks this node until another one is there.
+        for (router, entry) in left {
+            leaving::wait_for_successor(router, &entry, released_ns);
+        }
+        let _ = self.flow_wishes.send(flows::Wish::Flush);
+        drop(self.wishes);
         let hosted = join(self.host, "host");
         drop(self.flow_wishes);
         let flowed = join(self.flows, "flows");
@@ -150,16 +173,17 @@ impl Threads {
     }
 
     /// Resets this node's connections on the addresses that it is about to let go, and keeps new ones away meanwhile.
-    fn leave(&self) {
+    /// Returns the virtual routers that had any.
+    fn leave<'a>(&self, config: &'a Config) -> Vec<(&'a config::VirtualRouter, Entry)> {
         let now_ns = clock::now_ns();
-        let held = |index| self.entries.entry(index).filter(|entry| entry.is_live(now_ns));
-        for (index, router) in (0_u32..).zip(&self.config.virtual_routers) {
-            if let Some(entry) = held(index) {
-                entry.set_leaving(true);
-                leaving::reset_connections(router, &self.flow_wishes);
-            }
-        }
+        let held = (0_u32..).zip(&config.virtual_routers).filter_map(|(index, router)| {
+            let entry = self.entries.entry(index).filter(|entry| entry.is_live(now_ns))?;
+            Some((router, entry))
+        });
+        let left = held.filter(|(router, entry)| leaving::reset_connections(router, entry, &self.flow_wishes));
+        let left = left.collect();
         let _ = self.flow_wishes.send(flows::Wish::Flush);
+        left
     }
 }
 

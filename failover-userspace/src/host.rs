@@ -177,7 +177,9 @@ impl Host {
                 self.services[router].wanted = false;
                 self.services[router].next_round = None;
                 // While the addresses are here: a reset has to come from one.
-                leaving::reset_connections(&self.config.virtual_routers[router], &self.flows);
+                if let Some(entry) = self.entries.entry(router as u32) {
+                    leaving::reset_connections(&self.config.virtual_routers[router], &entry, &self.flows);
+                }
                 self.take_off(router).await;
             }
             Wish::Announce(router) => self.announce_once(router),

@@ -316,6 +316,7 @@ impl Router {
                     if until_ns != 0 && !self.serving {
                         self.serving = true;
                         self.entry.set_takeover(clock::now_ns());
+                        self.entry.set_leaving(false);
                     }
                     self.entry.set_lease(Lease { until_ns, claimed_after_ns: self.told_superior_ns });
                 }

@@ -93,6 +93,9 @@ pub enum FlowEventKind {
     Opened = 1,
     /// Its socket is closed.
     Closed = 2,
+    /// A client's SYN was dropped, because this node was letting the address go: who serves it next should be asked
+    /// again.
+    Refused = 3,
 }
 
 /// One record of the ring `FLOW_EVENTS`.
@@ -103,7 +106,7 @@ pub struct FlowEvent {
     pub key: FlowKey,
     /// What happened.
     pub kind: FlowEventKind,
-    /// [`Flow::send_next`].
+    /// Opened: [`Flow::send_next`].
     pub send_next: u32,
 }
 

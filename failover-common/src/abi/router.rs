@@ -183,8 +183,8 @@ pub struct StalePolicy {
     pub ports: [u16; STALE_PORTS_MAX],
     /// What they get.
     pub action: StaleAction,
-    /// 1 while this node resets its own connections before it lets the addresses go: new ones are
-    /// dropped, so that the next node gets them.
+    /// 1 from when this node resets its own connections, because it lets the addresses go, until it
+    /// takes them again: new ones are dropped and told of, so that the next node gets them.
     pub is_leaving: u32,
 }
 

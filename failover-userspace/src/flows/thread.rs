@@ -14,6 +14,7 @@ use failover_common::abi::{FLOW_EVENTS_BYTES, FlowEvent, FlowEventKind, FlowKey,
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use zerocopy::TryFromBytes;
 
+use super::leaving;
 use super::memory::{self, Memory};
 use super::peers::{PeerStore, Shared};
 use super::sockets;
@@ -27,6 +28,12 @@ use crate::replication::{Change, News, Record, Replication};
 const FLUSH_NS: u64 = 100_000_000;
 /// How often what was found at the start is looked for again, while there is any.
 const LOOK_NS: u64 = 30_000_000_000;
+/// How often those whose SYN was dropped are looked at.
+const RETRY_NS: u64 = 5_000_000;
+/// After this they ask again by themselves (RFC 6298 2.1: one second).
+const REFUSED_KEPT_NS: u64 = 1_000_000_000;
+/// Of more at once, the rest waits for that second.
+const REFUSED_MAX: usize = 65_536;
 /// Batches that wait for the replication; more are lost, and cost a whole table.
 const NEWS_MAX: usize = 16;
 
@@ -51,6 +58,8 @@ pub struct Flows {
     senders: HashMap<Ipv4Addr, Sender>,
     /// Connections that nobody reports the end of.
     found: HashSet<FlowKey>,
+    /// Clients whose SYN this node dropped as it let the address go, with the time: they wait for whoever has it next.
+    refused: HashMap<FlowKey, u64>,
     events_lost: u64,
 }
 
@@ -72,6 +81,7 @@ impl Flows {
             rounds: Rounds::default(),
             senders: HashMap::new(),
             found: HashSet::new(),
+            refused: HashMap::new(),
             events_lost: 0,
         };
         flows.events_lost = flows.read_events_lost();
@@ -110,6 +120,9 @@ impl Flows {
         let mut flush_ns = clock::now_ns();
         let mut look_ns = flush_ns + LOOK_NS;
         loop {
+            if !self.refused.is_empty() {
+                flush_ns = flush_ns.min(clock::now_ns() + RETRY_NS);
+            }
             let next_ns = self.rounds.next_ns().map_or(flush_ns, |next_ns| next_ns.min(flush_ns));
             timer.arm(Some(next_ns)).context("arming the timer")?;
             tokio::select! {
@@ -140,6 +153,7 @@ impl Flows {
     /// Passes on what the socket program told.
     fn flush(&mut self, news: &mpsc::Sender<News>) {
         let changes = self.drain();
+        self.ask_again();
         if news.is_closed() {
             return;
         }
@@ -161,14 +175,40 @@ impl Flows {
         for _ in 0..FLOW_EVENTS_BYTES / 32 {
             let Some(item) = events.next() else { break };
             let Ok(event) = FlowEvent::try_read_from_bytes(&item) else { continue };
+            if event.kind == FlowEventKind::Refused {
+                if self.refused.len() < REFUSED_MAX {
+                    self.refused.insert(event.key, clock::now_ns());
+                }
+                continue;
+            }
             self.found.remove(&event.key);
             let change = match event.kind {
                 FlowEventKind::Opened => Change::Opened(Record { key: event.key, send_next: Some(event.send_next) }),
-                FlowEventKind::Closed => Change::Closed(event.key),
+                FlowEventKind::Closed | FlowEventKind::Refused => Change::Closed(event.key),
             };
             changes.insert(event.key, change);
         }
         changes.into_values().collect()
+    }
+
+    /// Clients whose SYN was dropped would ask again after a second. A segment that acknowledges nothing of theirs makes
+    /// them answer with a reset (RFC 9293 3.10.7.3), and Linux ask again at once; so that is what they get, as soon as
+    /// another node is there to be asked.
+    fn ask_again(&mut self) {
+        let Self { config, entries, senders, refused, .. } = self;
+        let now_ns = clock::now_ns();
+        let has_successor = |key: &FlowKey, at_ns| {
+            let mut routers = (0_u32..).zip(&config.virtual_routers).filter(|(_, router)| is_of(router, key));
+            routers.any(|(index, _)| entries.entry(index).is_some_and(|entry| leaving::has_successor(&entry, at_ns)))
+        };
+        refused.retain(|key, at_ns| {
+            let is_due = has_successor(key, *at_ns);
+            if is_due {
+                // One that does not go out is only asked later.
+                let _ = send(senders, key, Segment::Tickle(None));
+            }
+            !is_due && now_ns.saturating_sub(*at_ns) < REFUSED_KEPT_NS
+        });
     }
 
     fn read_events_lost(&self) -> u64 {
