@@ -144,7 +144,12 @@ impl DataPlane {
         let pin_path = &config.data_plane.pin_path;
         let adopted = found.adopted;
         if !adopted {
-            clear(pin_path)?;
+            // Handshakes are remembered by their ends, whatever is configured: what lives here is still known.
+            let memory = [HANDSHAKES, HANDSHAKE_COUNT];
+            let is_usable = found.before.as_ref().is_some_and(|before| {
+                before.meta.boot_id == boot_id() && before.flows_max == config.data_plane.flows_max
+            });
+            clear(pin_path, if is_usable { &memory } else { &[] })?;
         }
         let places = plan.routers.iter().zip(&config.virtual_routers);
         let own: Vec<_> = places.map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect();
@@ -373,9 +378,9 @@ fn config_index(
     routers.get(vip.router as usize).is_some_and(|of| std::ptr::eq(of, entry))
 }
 
-/// Clears away what an earlier controller left and this one cannot use. Its addresses are gone
-/// already.
-fn clear(pin_path: &Path) -> Result<()> {
+/// Clears away what an earlier controller left and this one cannot use, all but the maps to `keep`. Its addresses are
+/// gone already.
+fn clear(pin_path: &Path, keep: &[&str]) -> Result<()> {
     if !maps::MAP_NAMES.iter().any(|name| maps::pin(pin_path, name).exists()) {
         return Ok(());
     }
@@ -384,7 +389,7 @@ fn clear(pin_path: &Path) -> Result<()> {
         "found the maps of an earlier controller with another configuration or version: starting anew"
     );
     // The directory stays: it is locked, and made anew it would be another one.
-    pins::remove_contents(pin_path)
+    pins::remove_contents(pin_path, keep)
 }
 
 /// The addresses that a controller put on interfaces, as its maps tell.

@@ -96,16 +96,19 @@ pub fn link_program(pin_path: &Path, interface: &str) -> Result<Option<u32>> {
     Ok(Some(info.program_id()))
 }
 
-/// Removes every pin; the directories stay. The program is detached when the last handle to its
+/// Removes every pin but those to `keep`; the directories stay. The program is detached when the last handle to its
 /// link is closed, which is now unless a controller lives.
 ///
 /// # Errors
 /// The first file that could not be removed; the others are gone.
-pub fn remove_contents(pin_path: &Path) -> Result<()> {
+pub fn remove_contents(pin_path: &Path, keep: &[&str]) -> Result<()> {
     let mut first_error = None;
     for directory in [links(pin_path), pin_path.to_path_buf()] {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir())) {
+        let goes = |entry: &fs::DirEntry| {
+            entry.file_type().is_ok_and(|kind| !kind.is_dir()) && !keep.iter().any(|name| entry.file_name() == *name)
+        };
+        for entry in entries.flatten().filter(goes) {
             if let Err(error) = fs::remove_file(entry.path()) {
                 first_error.get_or_insert((entry.path(), error));
             }
@@ -122,7 +125,7 @@ pub fn remove_contents(pin_path: &Path) -> Result<()> {
 /// # Errors
 /// As [`remove_contents`].
 pub fn remove_all(pin_path: &Path) -> Result<()> {
-    remove_contents(pin_path)?;
+    remove_contents(pin_path, &[])?;
     for directory in [links(pin_path), pin_path.to_path_buf()] {
         match fs::remove_dir(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
