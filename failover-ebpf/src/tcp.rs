@@ -98,6 +98,7 @@ fn concerns(policy: &StalePolicy, port: u16) -> bool {
 #[inline(always)]
 fn begin<K: Kernel>(segment: &Segment, policy: &StalePolicy, own: &OwnVip<K>, kernel: &K) -> Verdict {
     if policy.is_leaving != 0 && !segment.tcp.has(ACK) {
+        kernel.count(Counter::TcpLeaving);
         tell_refused(segment.key, kernel);
         return Verdict::Drop;
     }
@@ -126,7 +127,6 @@ pub(crate) fn refuse<F: Cut + ?Sized, K: Kernel>(frame: &F, link: &Link, ip: &Ip
 
 #[inline(always)]
 fn tell_refused<K: Kernel>(key: FlowKey, kernel: &K) {
-    kernel.count(Counter::TcpLeaving);
     kernel.emit_flow(&FlowEvent { key, kind: FlowEventKind::Refused, send_next: 0 });
 }
 

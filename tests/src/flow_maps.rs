@@ -2,21 +2,23 @@
 //!
 //! Deliberately absent: what the values mean (`failover_common::abi`), and when they change.
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use failover_common::abi::{
-    FLOWS, Flow, FlowKey, FlowOrigin, HANDSHAKE_COUNT, HANDSHAKES, Handshake, HandshakeCount, RESET_BUDGET, ResetBudget,
+    FLOW_EVENTS, FLOWS, Flow, FlowEvent, FlowKey, FlowOrigin, HANDSHAKE_COUNT, HANDSHAKES, Handshake, HandshakeCount,
+    RESET_BUDGET, ResetBudget,
 };
 use failover_userspace::dataplane::maps::{Raw, RawArray, RawHash};
 
 const KEY: usize = size_of::<FlowKey>();
 type RawBudget = Raw<{ size_of::<ResetBudget>() }>;
 
-/// `FLOWS`, `HANDSHAKES`, `HANDSHAKE_COUNT` and `RESET_BUDGET`.
+/// `FLOWS`, `HANDSHAKES`, `HANDSHAKE_COUNT`, `RESET_BUDGET` and `FLOW_EVENTS`.
 pub struct FlowMaps {
     flows: RawHash<KEY, { size_of::<Flow>() }>,
     handshakes: RawHash<KEY, { size_of::<Handshake>() }>,
     count: RawArray<{ size_of::<HandshakeCount>() }>,
     budgets: PerCpuArray<MapData, RawBudget>,
+    events: RingBuf<MapData>,
 }
 
 impl FlowMaps {
@@ -32,8 +34,22 @@ impl FlowMaps {
             flows: flows.try_into().expect("FLOWS has this layout"),
             handshakes: handshakes.try_into().expect("HANDSHAKES has this layout"),
             count: take(HANDSHAKE_COUNT).try_into().expect("HANDSHAKE_COUNT has this layout"),
+            events: take(FLOW_EVENTS).try_into().expect("FLOW_EVENTS is a ring"),
             budgets: take(RESET_BUDGET).try_into().expect("RESET_BUDGET has this layout"),
         }
+    }
+
+    /// Takes everything out of the ring.
+    ///
+    /// # Panics
+    /// When a record is none.
+    pub fn events(&mut self) -> Vec<FlowEvent> {
+        let mut events = Vec::new();
+        while let Some(record) = self.events.next() {
+            let bytes = <[u8; size_of::<FlowEvent>()]>::try_from(&record[..]).expect("a record has an event's size");
+            events.push(Raw(bytes).read().expect("an event holds declared values"));
+        }
+        events
     }
 
     /// An established connection, if it is known.

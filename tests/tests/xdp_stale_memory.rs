@@ -1,7 +1,7 @@
 //! What this node remembers of TCP connections, and what that saves from a reset: handshakes that it saw, flows that peers
 //! told of, another owner of the address.
 
-use failover_common::abi::{Flow, FlowOrigin, Heard, Settings};
+use failover_common::abi::{Flow, FlowEvent, FlowEventKind, FlowOrigin, Heard, Lease, Settings};
 use failover_tests::fixtures::{
     LONG_NS, VIP, active, backup, dropped, flow_key, frame, is_reset, passes, passes_as, resetting, resetting_with,
     version_3,
@@ -76,6 +76,28 @@ fn a_node_about_to_leave_takes_no_new_connections() {
     passes(&mut node, "ip udp");
     node.edit(0, |entry| entry.stale.is_leaving = 0);
     passes_as(&mut node, "tcp syn, second address", "tcp_syn");
+}
+
+#[test]
+fn clients_whose_syn_a_leaving_node_drops_are_told_of() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    assert_eq!(node.flows.events(), [], "a node that stays has nothing to tell");
+    node.edit(0, |entry| entry.stale.is_leaving = 1);
+    let refused = FlowEvent { key: flow_key(), kind: FlowEventKind::Refused, send_next: 0 };
+    dropped(&mut node, "tcp syn", "tcp_leaving");
+    assert_eq!(node.flows.events(), [refused]);
+    // The lease is gone, the next node is not there yet.
+    node.edit(0, |entry| entry.lease = Lease::default());
+    dropped(&mut node, "tcp syn", "vip_fenced");
+    assert_eq!(node.flows.events(), [refused]);
+    for name in ["tcp ack", "tcp syn ack", "tcp rst", "tcp first fragment", "ip udp"] {
+        dropped(&mut node, name, "vip_fenced");
+    }
+    assert_eq!(node.flows.events(), [], "nobody asks for a new connection");
+    node.edit(0, |entry| entry.stale.is_leaving = 0);
+    dropped(&mut node, "tcp syn", "vip_fenced");
+    assert_eq!(node.flows.events(), [], "a Backup tells of nobody");
 }
 
 #[test]
