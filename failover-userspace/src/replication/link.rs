@@ -147,3 +147,45 @@ pub fn ends(stream: &TcpStream) -> Result<Ends, End> {
     let acceptor = address(stream.peer_addr().map_err(ask())?.ip());
     if dialer == acceptor { Err(End::Refused("it is this node itself")) } else { Ok(Ends { dialer, acceptor }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::replication::Key;
+    use crate::replication::auth::{HELLO, REPLY, Session};
+
+    #[tokio::test]
+    async fn frames_arrive_and_not_faster_than_allowed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dialled, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
+        let ends = Ends { dialer: address([10, 0, 0, 1].into()), acceptor: address([10, 0, 0, 2].into()) };
+        let session = || -> Session { Key::new(&[7; 32]).unwrap().session(&[0; HELLO], &[0; REPLY], ends) };
+        let mut writer = Writer::new(dialled.unwrap().into_split().1, session().flows);
+        let mut reader = Reader::new(accepted.unwrap().0.into_split().0, session().flows);
+        // A group of 0x0665 = 1,637 members of form 1.
+        let body = [&[1, 192, 0, 2, 10, 0, 80, 0x06, 0x65][..], &[0; 9_822]];
+        let body = body.concat();
+        let (sent, received) = (Cell::new(0), Cell::new(0));
+        let start = Instant::now();
+        let send = async {
+            for _ in 0..100 {
+                writer.send(Kind::Changes, &body, &sent).await.unwrap();
+            }
+        };
+        let receive = async {
+            for _ in 0..100 {
+                assert!(
+                    matches!(reader.next(&received).await, Ok(Message::Changes(changes)) if changes.len() == 1_637)
+                );
+            }
+        };
+        tokio::join!(send, receive);
+        // 5 + 9 + 1,637 x 6 + 16 bytes each.
+        assert_eq!((sent.get(), received.get()), (985_200, 985_200));
+        // At 4 MB/s, but for the burst and the last one.
+        assert!(start.elapsed() >= Duration::from_millis(246 - 10 - 3), "{:?}", start.elapsed());
+    }
+}

@@ -1,7 +1,8 @@
 //! A node on a thread, its store, and waiting.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use failover_common::abi::{self, FlowKey};
 use failover_common::address::Address;
 use tokio::sync::mpsc;
 
+use crate::replication::auth::{Ends, HELLO, Session};
 use crate::replication::{Change, Key, News, Record, Replication, Settings, Store};
 
 pub const PORT: u16 = 7700;
@@ -70,6 +72,16 @@ pub struct Table {
 }
 
 impl Table {
+    /// How often it was told of flows opened, closed, tables complete, and asked for its own.
+    pub fn calls(&self) -> [u64; 4] {
+        [self.opened, self.closed, self.synced, self.reads]
+    }
+
+    /// The last report of a peer.
+    pub fn status(&self, peer: u32) -> abi::Peer {
+        self.status.get(&peer).copied().unwrap_or_default()
+    }
+
     /// What it heard of a peer.
     pub fn of_peer(&self, peer: u32) -> BTreeMap<FlowKey, Option<u32>> {
         let heard = self.heard.iter().filter(|((of, _), _)| *of == peer);
@@ -152,6 +164,7 @@ impl Node {
         Self { table, news: Some(news), thread: Some(thread) }
     }
 
+    /// Its table, locked: one at a time in a statement.
     pub fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap()
     }
@@ -173,10 +186,7 @@ impl Node {
 
     /// Waits until the node has heard all and only what `other`, its peer of that index, serves.
     pub fn wait_for_flows_of(&self, other: &Self, peer: u32) {
-        self.wait("the peer's flows", |table| {
-            // Never both locks at once: the other's thread may be in its own.
-            table.synced > 0
-        });
+        self.wait("a table of the peer", |table| table.synced > 0);
         wait("the same flows on both nodes", || {
             let own = other.table().own.clone();
             self.table().of_peer(peer) == own
@@ -184,7 +194,7 @@ impl Node {
     }
 
     pub fn is_sending(&self, peer: u32) -> bool {
-        self.table().status.get(&peer).is_some_and(|status| status.is_sending == 1)
+        self.table().status(peer).is_sending == 1
     }
 }
 
@@ -205,4 +215,21 @@ pub fn wait(what: &str, is_so: impl Fn() -> bool) {
         assert!(Instant::now() < end, "waited for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+pub fn ends(dialer: Ipv4Addr, acceptor: Ipv4Addr) -> Ends {
+    Ends { dialer: Address::from(dialer), acceptor: Address::from(acceptor) }
+}
+
+/// The acceptor's side of a handshake with a real dialer.
+pub fn answer(listener: &TcpListener, key: &Key) -> (TcpStream, Session) {
+    let (mut stream, from) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut hello = [0; HELLO];
+    stream.read_exact(&mut hello).unwrap();
+    let (SocketAddr::V4(from), Ok(SocketAddr::V4(to))) = (from, stream.local_addr()) else { panic!("not IPv4") };
+    let ends = ends(*from.ip(), *to.ip());
+    let reply = key.reply(&hello, &[9; 32], ends);
+    stream.write_all(&reply).unwrap();
+    (stream, key.session(&hello, &reply, ends))
 }
