@@ -16,7 +16,8 @@ use crate::netns::Netns;
 use crate::wait;
 
 const UDP_PORT: u16 = 7;
-const TCP_PORT: u16 = 7;
+/// Where the service echoes TCP.
+pub const TCP_PORT: u16 = 7;
 const PERIOD: Duration = Duration::from_millis(1);
 
 /// Threads that end when dropped.
@@ -83,7 +84,7 @@ pub enum TcpEvent {
     /// It was made (again).
     Connected,
     /// It ended, with what the client's kernel said.
-    Ended(String),
+    Ended(ErrorKind),
 }
 
 /// The client, until dropped.
@@ -170,7 +171,7 @@ fn talk(netns: &Netns, vip: Ipv4Addr, connection: &mut Option<TcpStream>, log: &
         Ok(()) => thread::sleep(Duration::from_millis(5)),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
         Err(error) => {
-            note(TcpEvent::Ended(error.to_string()));
+            note(TcpEvent::Ended(error.kind()));
             *connection = None;
         }
     }

@@ -40,6 +40,8 @@ pub struct Peer {
     pub outbox: RefCell<Outbox>,
     /// Something was put into the outbox, or it may send again.
     pub has_work: Notify,
+    /// The peer has just dialled this node: it is there, and may be dialled at once.
+    pub is_there: Notify,
     pub is_sending: Cell<bool>,
     pub is_receiving: Cell<bool>,
     pub sent_bytes: Cell<u64>,
@@ -126,6 +128,7 @@ impl Peer {
             address,
             outbox: RefCell::default(),
             has_work: Notify::new(),
+            is_there: Notify::new(),
             is_sending: Cell::new(false),
             is_receiving: Cell::new(false),
             sent_bytes: Cell::new(0),

@@ -67,6 +67,7 @@ async fn serve<S: Store>(node: Rc<Node<S>>, index: usize, stream: TcpStream) {
     // Whoever is stored here serves the peer; dropping it tells the one before.
     let (mine, replaced) = oneshot::channel();
     peer.receiver.replace(Some(mine));
+    peer.is_there.notify_one();
     if !peer.is_receiving.replace(true) {
         tracing::info!(peer = %peer.address, "hearing of a peer's flows");
     }

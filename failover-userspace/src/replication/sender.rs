@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::auth::{self, HELLO, REPLY, Session};
 use super::link::{self, End, HANDSHAKE_TIMEOUT, Reader, Writer};
@@ -36,7 +36,8 @@ pub async fn keep_sending<S: Store>(node: Rc<Node<S>>, index: usize) -> Infallib
         if matches!(end, End::Refused(_)) {
             node.refuse();
         }
-        sleep(REDIAL).await;
+        // Soon, or as soon as the peer is there for certain.
+        let _ = timeout(REDIAL, peer.is_there.notified()).await;
     }
 }
 

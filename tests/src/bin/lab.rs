@@ -3,6 +3,8 @@
 //!
 //! Deliberately absent: a pass or fail on a time. What is judged is who answers.
 
+use std::io::ErrorKind;
+use std::net::SocketAddrV4;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use failover_tests::arp_probe::{self, ArpProbe};
-use failover_tests::client::{Client, EchoService, TcpEvent};
+use failover_tests::client::{Client, EchoService, TCP_PORT, TcpEvent};
+use failover_tests::crowd::{Crowd, End, Member, Plan};
 use failover_tests::daemon::Daemon;
 use failover_tests::lab::{Lab, VIP};
 use failover_tests::requirements::Built;
@@ -21,7 +24,8 @@ use rustix::process::Signal;
 const PREFIX: &str = "failover-";
 /// The story's: it may run beside one that stays.
 const STORY_PREFIX: &str = "failover-story-";
-const ADVERT_INTERVAL: &str = "100ms";
+/// Clients that say nothing.
+const IDLE: u16 = 20;
 /// Time in which a second owner would show itself: three adverts.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -66,8 +70,7 @@ fn main() -> ExitCode {
 fn up() -> Result<()> {
     let built = Built::from_env()?;
     let mut lab = Lab::named(&built, PREFIX).context("making the lab (`cargo xtask lab down` deletes an old one)")?;
-    let mut daemons =
-        [lab.daemon("edge-a", 150, ADVERT_INTERVAL, "")?, lab.daemon("edge-b", 100, ADVERT_INTERVAL, "")?];
+    let mut daemons = [lab.replicating_daemon("edge-a", 150, "")?, lab.replicating_daemon("edge-b", 100, "")?];
     for daemon in &mut daemons {
         daemon.start_and_wait()?;
     }
@@ -116,6 +119,7 @@ struct Outcome {
     duplicates: usize,
     old_after_new: usize,
     connection: String,
+    idle: String,
 }
 
 struct Story {
@@ -124,6 +128,8 @@ struct Story {
     b: Daemon,
     arp: ArpProbe,
     client: Client,
+    /// Clients with a connection that they say nothing on.
+    idle: Crowd,
     _services: [EchoService; 2],
     start: Instant,
     outcomes: Vec<Outcome>,
@@ -150,11 +156,11 @@ impl Story {
         let start = Instant::now();
         say(start, "making two nodes and a client, behind a bridge");
         let lab = Lab::named(&built, STORY_PREFIX)?;
-        let mut a = lab.daemon("edge-a", 150, ADVERT_INTERVAL, "")?;
-        let mut b = lab.daemon("edge-b", 100, ADVERT_INTERVAL, "")?;
+        let mut a = lab.replicating_daemon("edge-a", 150, "")?;
+        let mut b = lab.replicating_daemon("edge-b", 100, "")?;
         say(
             start,
-            &format!("loading on edge-a (priority 150) and edge-b (priority 100), adverts every {ADVERT_INTERVAL}"),
+            "loading on edge-a (priority 150) and edge-b (priority 100), adverts every 100 ms, connections replicated",
         );
         a.start_and_wait()?;
         b.start_and_wait()?;
@@ -162,7 +168,19 @@ impl Story {
             [EchoService::start(lab.station("edge-a")?, VIP)?, EchoService::start(lab.station("edge-b")?, VIP)?];
         let arp = lab.arp_probe()?;
         let client = Client::start(lab.station("client")?, VIP)?;
-        Ok(Self { lab, a, b, arp, client, _services: services, start, outcomes: Vec::new() })
+        let since = Instant::now();
+        let plan = Plan {
+            to: SocketAddrV4::new(VIP, TCP_PORT),
+            first_port: 20_000,
+            busy: 0,
+            idle: IDLE,
+            brief: 0,
+            pause: Duration::from_millis(20),
+        };
+        let idle = Crowd::start(lab.station("client")?, &plan)?;
+        idle.wait_until_served(since)?;
+        idle.reconnect();
+        Ok(Self { lab, a, b, arp, client, idle, _services: services, start, outcomes: Vec::new() })
     }
 
     fn play(&mut self) -> Result<()> {
@@ -171,16 +189,25 @@ impl Story {
             self.arp.owner() == Some(mac_a) && self.client.is_served(SETTLE) && self.client.is_connected()
         })?;
         say(self.start, &format!("{VIP} is answered by edge-a; the client asks every 2 ms (ARP) and 1 ms (UDP)"));
+        self.wait_until_replicated()?;
         self.event("cable of the Active cut", "edge-b", |story| story.lab.set_cable("edge-a", false))?;
         self.event("cable back, preemption", "edge-a", |story| story.lab.set_cable("edge-a", true))?;
+        self.wait_until_replicated()?;
         self.event("kill -9 of its controller", "edge-b", |story| story.a.kill())?;
         self.event("started again, preemption", "edge-a", |story| story.a.start())?;
+        self.wait_until_replicated()?;
         let stopped = Instant::now();
         self.event("SIGSTOP of its controller", "edge-b", |story| story.a.signal(Signal::STOP))?;
         wait::until("a second of SIGSTOP", || stopped.elapsed() >= Duration::from_secs(1))?;
         self.event("SIGCONT, preemption", "edge-a", |story| story.a.signal(Signal::CONT))?;
         self.event("planned stop (SIGTERM)", "edge-b", |story| story.a.stop().map(drop))?;
         self.event("started again, preemption", "edge-a", |story| story.a.start())
+    }
+
+    /// Waits until edge-b, which is about to take over, has been told of the connections of edge-a.
+    fn wait_until_replicated(&self) -> Result<()> {
+        let known = |daemon: &Daemon| daemon.status().ok().and_then(|status| status["flows"]["peers"].as_u64());
+        wait::until("edge-b to know the connections of edge-a", || known(&self.b) >= Some(u64::from(IDLE)))
     }
 
     /// Does it, waits until the new owner answers and serves, and notes what the client saw.
@@ -201,6 +228,9 @@ impl Story {
         wait::until("the client to be served again", || {
             answering.elapsed() > SETTLE && client.is_served(Duration::from_millis(20)) && client.is_connected()
         })?;
+        self.idle.wait_for_each("a reset and a new connection", |member| {
+            member.end(since).is_some() && member.is_connected()
+        })?;
         let questions = self.arp.since(since);
         let by_new = arp_probe::answers_of(&questions, new);
         let first = *by_new.first().context("no answer of the new owner")?;
@@ -212,16 +242,19 @@ impl Story {
             duplicates: arp_probe::duplicates(&questions),
             old_after_new: arp_probe::answers_of(&questions, old).iter().filter(|at| **at > first).count(),
             connection: fate(&self.client, since),
+            idle: fates(&self.idle.members(), since),
         };
         say(
             self.start,
             &format!(
-                "   {owner} answers {}, first {} after the event; client outage {}; double answers {}; TCP {}",
+                "   {owner} answers {}, first {} after the event; client outage {}; double answers {}; busy connection {}; \
+                 idle ones {}",
                 VIP,
                 ms(outcome.first_answer),
                 ms(outcome.outage),
                 outcome.duplicates,
-                outcome.connection
+                outcome.connection,
+                outcome.idle
             ),
         );
         self.outcomes.push(outcome);
@@ -245,39 +278,50 @@ impl Story {
 
     fn print_table(&self) {
         println!(
-            "\n{:<28} {:<8} {:>13} {:>14} {:>7} {:>9}  connection",
-            "event", "owner", "client outage", "first answer", "double", "old later"
+            "\n{:<28} {:<8} {:>13} {:>14} {:>7} {:>9}  {:<28}  idle connections",
+            "event", "owner", "client outage", "first answer", "double", "old later", "busy connection"
         );
         for outcome in &self.outcomes {
             println!(
-                "{:<28} {:<8} {:>13} {:>14} {:>7} {:>9}  {}",
+                "{:<28} {:<8} {:>13} {:>14} {:>7} {:>9}  {:<28}  {}",
                 outcome.event,
                 outcome.owner,
                 ms(outcome.outage),
                 ms(outcome.first_answer),
                 outcome.duplicates,
                 outcome.old_after_new,
-                outcome.connection
+                outcome.connection,
+                outcome.idle
             );
         }
         println!(
             "client outage: longest time without an answer to UDP, asked every 1 ms. first answer: of the new owner to ARP, after \
-             the event.\ndouble: questions that both nodes answered. old later: answers of the old owner after the new one's first."
+             the event.\ndouble: questions that both nodes answered. old later: answers of the old owner after the new one's first.\n\
+             busy connection: writes every 5 ms. idle connections: say nothing; {IDLE} clients, the last one's time."
         );
     }
 }
 
-/// What became of the long-lived connection.
+/// What became of the connection that always has something to say.
 fn fate(client: &Client, since: Instant) -> String {
     let events = client.tcp_events(since);
     let ended = events.iter().find_map(|(at, event)| match event {
-        TcpEvent::Ended(why) => Some((*at - since, why.clone())),
+        TcpEvent::Ended(kind) => Some((*at - since, *kind)),
         TcpEvent::Connected => None,
     });
     match ended {
-        Some((after, why)) => format!("ended after {} ({why})", ms(after)),
+        Some((after, ErrorKind::ConnectionReset)) => format!("reset after {}", ms(after)),
+        Some((after, kind)) => format!("ended after {} ({kind})", ms(after)),
         None => "lives".into(),
     }
+}
+
+/// And of those that say nothing.
+fn fates(members: &[Member], since: Instant) -> String {
+    let ends: Vec<_> = members.iter().filter_map(|member| member.end(since)).collect();
+    let reset = ends.iter().filter(|(_, end)| *end == End::Errno(libc::ECONNRESET)).count();
+    let last = ends.iter().map(|(at, _)| *at - since).max().unwrap_or_default();
+    format!("{reset} of {} reset, by {}", members.len(), ms(last))
 }
 
 fn say(start: Instant, text: &str) {
