@@ -18,5 +18,6 @@ pub mod netns;
 pub mod random;
 pub mod requirements;
 pub mod segment;
+pub mod stage;
 pub mod testrun;
 pub mod wait;

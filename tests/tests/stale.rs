@@ -9,101 +9,16 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use failover_tests::arp_probe::{self, ArpProbe};
-use failover_tests::capture::{Capture, Judgement};
-use failover_tests::crowd::{Crowd, End, Event, Member, Plan, Role, spread, tally};
-use failover_tests::daemon::Daemon;
+use failover_tests::capture::Judgement;
+use failover_tests::crowd::{Event, Member, Plan, Role, spread, tally};
 use failover_tests::echo::TcpEcho;
 use failover_tests::frames::FrameSocket;
 use failover_tests::keepalived::{Instance, Keepalived};
-use failover_tests::lab::{INTERFACE, Lab, VIP};
-use failover_tests::netns::{Netns, finish};
-use failover_tests::requirements::{allow_files, require};
+use failover_tests::lab::{INTERFACE, VIP};
+use failover_tests::stage::{CROWD, MANY, RESET, Stage, service_behind_nat, wait_for_peer_flows};
 use failover_tests::wait;
 
-const RESET: End = End::Errno(libc::ECONNRESET);
-const SERVICE: SocketAddrV4 = SocketAddrV4::new(VIP, 7);
-/// A hundred clients of which half are busy; scenarios say what is different.
-const CROWD: Plan =
-    Plan { to: SERVICE, first_port: 10_000, busy: 50, idle: 50, brief: 0, pause: Duration::from_millis(20) };
 const FIRST_ANSWER: &str = "the new node's first answer";
-const MANY: u16 = 1000;
-/// Three connections for each client, and the rest of a process.
-const FILES: u64 = 3 * 2 * MANY as u64 + 200;
-
-/// The lab with an echo service on both nodes and everything that watches.
-struct Stage {
-    arp: ArpProbe,
-    echo_b: TcpEcho,
-    _echo_a: TcpEcho,
-    mac_a: [u8; 6],
-    mac_b: [u8; 6],
-    lab: Lab,
-}
-
-impl Stage {
-    /// `None` after saying why the test is skipped.
-    fn new(test: &str, more: &[&str]) -> Result<Option<Self>> {
-        let programs = [["ip", "bpftool", "ethtool", "ss", "tcpdump"].as_slice(), more].concat();
-        let Some(built) = require(test, &programs) else { return Ok(None) };
-        allow_files(FILES)?;
-        let lab = Lab::new(&built)?;
-        Ok(Some(Self {
-            arp: lab.arp_probe()?,
-            echo_b: TcpEcho::start(lab.station("edge-b")?, SERVICE)?,
-            _echo_a: TcpEcho::start(lab.station("edge-a")?, SERVICE)?,
-            mac_a: lab.mac("edge-a")?,
-            mac_b: lab.mac("edge-b")?,
-            lab,
-        }))
-    }
-
-    /// Both of ours. edge-b is there first, so that edge-a is Active by a takeover.
-    fn ours(&self, data_plane: &str) -> Result<(Daemon, Daemon)> {
-        let mut b = self.lab.replicating_daemon("edge-b", 100, data_plane)?;
-        let mut a = self.lab.replicating_daemon("edge-a", 150, data_plane)?;
-        b.start_and_wait()?;
-        self.wait_for_owner(self.mac_b).with_context(|| b.log())?;
-        a.start_and_wait()?;
-        self.wait_for_owner(self.mac_a).with_context(|| a.log())?;
-        Ok((a, b))
-    }
-
-    fn wait_for_owner(&self, mac: [u8; 6]) -> Result<()> {
-        let what = if mac == self.mac_a { "edge-a to answer" } else { "edge-b to answer" };
-        wait::until(what, || self.arp.owner() == Some(mac))
-    }
-
-    fn first_answer_of_b(&self, since: Instant) -> Result<Instant> {
-        self.wait_for_owner(self.mac_b)?;
-        arp_probe::answers_of(&self.arp.since(since), self.mac_b).first().copied().context("edge-b never answered")
-    }
-
-    fn crowd(&self, plan: &Plan) -> Result<Crowd> {
-        let since = Instant::now();
-        let crowd = Crowd::start(self.lab.station("client")?, plan)?;
-        crowd.wait_until_served(since)?;
-        // Their round trip is known by then, and with it the retransmissions' time.
-        crowd.wait_for_each("ten echoes", |member| member.role == Role::Idle || member.echoes >= 10)?;
-        Ok(crowd)
-    }
-
-    fn capture(&self) -> Result<Capture> {
-        Capture::start(self.lab.station("client")?, self.lab.directory(), INTERFACE, VIP)
-    }
-
-    /// Segments that the client's kernel threw away for their checksums.
-    fn checksum_errors(&self) -> Result<u64> {
-        let client = self.lab.station("client")?;
-        Ok(client.kernel_counter("Tcp", "InCsumErrors")? + client.kernel_counter("IpExt", "InCsumErrors")?)
-    }
-}
-
-fn wait_for_peer_flows(daemon: &Daemon, count: u16) -> Result<()> {
-    let known = || daemon.status().is_ok_and(|status| status["flows"]["peers"] == count);
-    let waited = wait::until(&format!("{count} replicated flows"), known);
-    waited.with_context(|| format!("{:?}\n{}", daemon.status().map(|status| status["flows"].clone()), daemon.log()))
-}
 
 /// When each client's connection of `since` ended, and how, counted from `from`.
 fn print_ends(whose: &str, members: &[Member], since: Instant, (from, what): (Instant, &str)) {
@@ -239,7 +154,7 @@ fn live_flows_are_never_reset() -> Result<()> {
     let node = stage.lab.station("edge-a")?;
     // 2: always, not only when the queue is full.
     node.set_sysctl("ipv4/tcp_syncookies", "2")?;
-    let (_service, _echo) = service_behind_dnat(node)?;
+    let (_service, _echo) = service_behind_nat(node)?;
     let other = SocketAddrV4::new(VIP, 9);
     let restarted = TcpEcho::start(node, other)?;
 
@@ -277,24 +192,6 @@ fn live_flows_are_never_reset() -> Result<()> {
         ensure!(a.counter(counter)? == 0, "{counter}: {}", a.counter(counter)?);
     }
     Ok(())
-}
-
-/// VIP:8080 of the node is an echo service in another namespace behind it.
-fn service_behind_dnat(node: &Netns) -> Result<(Netns, TcpEcho)> {
-    let service = Netns::new(&format!("{}-svc", node.name()))?;
-    node.ip(&["link", "add", "svc", "type", "veth", "peer", "name", "eth0", "netns", service.name()])?;
-    node.ip(&["address", "add", "198.51.100.1/24", "dev", "svc"])?;
-    node.ip(&["link", "set", "svc", "up"])?;
-    service.ip(&["address", "add", "198.51.100.2/24", "dev", "eth0"])?;
-    service.ip(&["link", "set", "eth0", "up"])?;
-    service.ip(&["route", "add", "default", "via", "198.51.100.1"])?;
-    node.set_sysctl("ipv4/ip_forward", "1")?;
-    let nft = |words: &str| finish(node.command("nft").args(words.split_whitespace())).map(drop);
-    nft("add table ip nat")?;
-    nft("add chain ip nat prerouting { type nat hook prerouting priority -100 ; }")?;
-    nft(&format!("add rule ip nat prerouting ip daddr {VIP} tcp dport 8080 dnat to 198.51.100.2:7"))?;
-    let echo = TcpEcho::start(&service, SocketAddrV4::new([198, 51, 100, 2].into(), 7))?;
-    Ok((service, echo))
 }
 
 #[test]
