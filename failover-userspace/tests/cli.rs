@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in tests, also in their helpers")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -49,6 +50,22 @@ fn run_with_a_mistake_says_the_same_as_check() {
     let (run, check) = (failover(&["run", "--config", path]), failover(&["check", "--config", path]));
     assert_eq!(run.status.code(), Some(2));
     assert_eq!(stderr(&run), stderr(&check));
+}
+
+#[test]
+fn a_key_that_others_may_read_exits_2_with_its_line() {
+    let key = file("open.key", "a key of more than 32 bytes, for everyone to read");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let lines = "[replication]\nlisten = \"127.0.0.1:7700\"\npeers = [\"127.0.0.2:7700\"]\n";
+    let path = file("open-key.toml", &format!("{lines}key_file = \"{}\"\n{VALID}", key.display()));
+    for verb in ["check", "run"] {
+        let output = failover(&[verb, "--config", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{verb}");
+        let text = stderr(&output);
+        assert!(text.contains("open-key.toml:4: key_file") && text.contains("use chmod 600"), "{verb}: {text}");
+    }
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(failover(&["check", "--config", path.to_str().unwrap()]).status.code(), Some(0));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use failover_common::abi::{
-    ABI_VERSION, COUNTERS, ChecksumForm, EVENTS, INTERFACES, Interface, META, Meta, ROUTER_INDEX, State, VIPS,
-    VIRTUAL_ROUTERS, XdpMode,
+    ABI_VERSION, COUNTERS, ChecksumForm, EVENTS, FLOW_STATUS, FLOWS, FlowOrigin, FlowStatus, HANDSHAKE_COUNT,
+    HANDSHAKES, INTERFACES, Interface, META, Meta, PEERS, Peer, ROUTER_INDEX, State, VIPS, VIRTUAL_ROUTERS, XdpMode,
 };
-use failover_tests::fixtures::{LONG_NS, active, dropped, version_3};
+use failover_tests::fixtures::{LONG_NS, active, dropped, flow_key, passes_as, resetting, version_3};
 use failover_tests::testrun::TestRun;
 use failover_userspace::dataplane::maps::{Raw, array, hash};
 use serde_json::{Value, json};
@@ -40,6 +40,11 @@ fn formatted(dump: &Value, at: usize) -> &Value {
     let entry = &dump[at]["formatted"];
     assert!(entry.is_object(), "not formatted, so without types: {dump}");
     entry
+}
+
+/// The first entry of a map, formatted.
+fn first(node: &TestRun, map: &str) -> Value {
+    formatted(&bpftool(node, "dump", map), 0).clone()
 }
 
 #[test]
@@ -160,6 +165,41 @@ fn the_node_and_its_interfaces_are_readable() {
         assert_eq!((&entry["key"], &entry["value"]["program_id"]), (&json!(2), &json!(42)));
         assert_eq!(entry["value"]["xdp_mode"], shown);
     }
+}
+
+#[test]
+fn connections_are_readable() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    let key = flow_key();
+    for (origin, shown) in [(FlowOrigin::Socket, "Socket"), (FlowOrigin::Found, "Found"), (FlowOrigin::Peer, "Peer")] {
+        node.flows.add_flow(&key, origin);
+        let entry = first(&node, FLOWS);
+        assert_eq!(entry["value"]["origin"], shown);
+        assert_eq!((&entry["key"]["local_port"], &entry["key"]["remote_port"]), (&json!(80), &json!(40_000)));
+        assert_eq!(entry["key"]["local"]["bytes"].as_array().map(Vec::len), Some(16));
+        for field in ["since_ns", "reset_ns", "peer", "sync", "send_next", "has_send_next"] {
+            assert!(entry["value"][field].is_u64(), "{field}: {entry}");
+        }
+    }
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    let handshake = first(&node, HANDSHAKES);
+    assert!(handshake["value"]["at_ns"].as_u64() > Some(0), "{handshake}");
+    let count = first(&node, HANDSHAKE_COUNT);
+    assert_eq!(count["value"]["inserted"], 1);
+
+    let status = FlowStatus { tickles: 1, direct_resets: 2, destroyed: 3, replication_refused: 4 };
+    let mut map = array::<{ size_of::<FlowStatus>() }>(open(&node, FLOW_STATUS)).expect("FLOW_STATUS has this layout");
+    map.set(0, Raw::of(&status), 0).expect("FLOW_STATUS takes a value");
+    let shown = first(&node, FLOW_STATUS)["value"].take();
+    assert_eq!((&shown["tickles"], &shown["direct_resets"]), (&json!(1), &json!(2)));
+    assert_eq!((&shown["destroyed"], &shown["replication_refused"]), (&json!(3), &json!(4)));
+
+    let peer = Peer { port: 7700, is_sending: 1, lag_ms: 5, sent_bytes: 6, ..Peer::default() };
+    let mut map = hash::<4, { size_of::<Peer>() }>(open(&node, PEERS)).expect("PEERS has this layout");
+    map.insert(Raw::of(&0_u32), Raw::of(&peer), 0).expect("PEERS takes an entry");
+    let shown = first(&node, PEERS)["value"].take();
+    assert_eq!((&shown["port"], &shown["is_sending"], &shown["is_receiving"]), (&json!(7700), &json!(1), &json!(0)));
+    assert_eq!((&shown["lag_ms"], &shown["sent_bytes"], &shown["syncs"]), (&json!(5), &json!(6), &json!(0)));
 }
 
 #[test]
