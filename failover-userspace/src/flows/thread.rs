@@ -26,10 +26,12 @@ use crate::replication::{Change, News, Record, Replication};
 
 /// How often the ring is read, and peers are told.
 const FLUSH_NS: u64 = 100_000_000;
+/// And when there are none to tell.
+const IDLE_FLUSH_NS: u64 = 1_000_000_000;
 /// How often what was found at the start is looked for again, while there is any.
 const LOOK_NS: u64 = 30_000_000_000;
-/// How often those whose SYN was dropped are looked at.
-const RETRY_NS: u64 = 5_000_000;
+/// How often the ring is read while clients' SYNs may be dropped, who are to be asked again soon.
+const LEAVING_FLUSH_NS: u64 = 5_000_000;
 /// After this they ask again by themselves (RFC 6298 2.1: one second).
 const REFUSED_KEPT_NS: u64 = 1_000_000_000;
 /// Of more at once, the rest waits for that second.
@@ -60,6 +62,8 @@ pub struct Flows {
     found: HashSet<FlowKey>,
     /// Clients whose SYN this node dropped as it let the address go, with the time: they wait for whoever has it next.
     refused: HashMap<FlowKey, u64>,
+    /// Until when more of them are expected: this node has just reset connections.
+    leaving_until_ns: u64,
     events_lost: u64,
 }
 
@@ -82,6 +86,7 @@ impl Flows {
             senders: HashMap::new(),
             found: HashSet::new(),
             refused: HashMap::new(),
+            leaving_until_ns: 0,
             events_lost: 0,
         };
         flows.events_lost = flows.read_events_lost();
@@ -120,16 +125,17 @@ impl Flows {
         let mut flush_ns = clock::now_ns();
         let mut look_ns = flush_ns + LOOK_NS;
         loop {
-            if !self.refused.is_empty() {
-                flush_ns = flush_ns.min(clock::now_ns() + RETRY_NS);
-            }
             let next_ns = self.rounds.next_ns().map_or(flush_ns, |next_ns| next_ns.min(flush_ns));
             timer.arm(Some(next_ns)).context("arming the timer")?;
             tokio::select! {
                 biased;
                 wish = wishes.recv() => match wish {
                     Some(Wish::TookOver(router)) => self.take_over(router),
-                    Some(Wish::Destroyed(count)) => self.shared.borrow_mut().memory.show(|status| status.destroyed += count),
+                    Some(Wish::Destroyed(count)) => {
+                        self.shared.borrow_mut().memory.show(|status| status.destroyed += count);
+                        self.leaving_until_ns = clock::now_ns() + REFUSED_KEPT_NS;
+                        flush_ns = 0;
+                    }
                     Some(Wish::Flush) => flush_ns = 0,
                     None => break,
                 },
@@ -142,12 +148,22 @@ impl Flows {
                 self.look(&news);
             }
             if now_ns >= flush_ns {
-                flush_ns = now_ns + FLUSH_NS;
+                flush_ns = now_ns + self.flush_period_ns(now_ns);
                 self.flush(&news);
             }
         }
         self.flush(&news);
         Ok(())
+    }
+
+    fn flush_period_ns(&self, now_ns: u64) -> u64 {
+        if now_ns < self.leaving_until_ns || !self.refused.is_empty() {
+            LEAVING_FLUSH_NS
+        } else if self.config.replication.is_some() {
+            FLUSH_NS
+        } else {
+            IDLE_FLUSH_NS
+        }
     }
 
     /// Passes on what the socket program told.
@@ -159,10 +175,18 @@ impl Flows {
         }
         let events_lost = self.read_events_lost();
         if events_lost != self.events_lost {
-            self.events_lost = events_lost;
-            let _ = news.try_send(News::Lost);
-        } else if !changes.is_empty() && news.try_send(News::Changes(changes)).is_err() {
-            // The next flush says so, when there is room.
+            // What cannot be told now is told at the next flush.
+            if news.try_send(News::Lost).is_ok() {
+                self.events_lost = events_lost;
+            }
+        } else {
+            self.tell_peers(news, changes);
+        }
+    }
+
+    /// Hands changes to the replication; when it is too far behind, it gets the whole table later.
+    fn tell_peers(&mut self, news: &mpsc::Sender<News>, changes: Vec<Change>) {
+        if !changes.is_empty() && news.try_send(News::Changes(changes)).is_err() {
             self.events_lost = u64::MAX;
         }
     }
@@ -286,10 +310,7 @@ impl Flows {
             self.found.remove(key);
             self.shared.borrow_mut().memory.remove(key);
         }
-        let gone: Vec<_> = gone.into_iter().map(Change::Closed).collect();
-        if !gone.is_empty() && news.try_send(News::Changes(gone)).is_err() {
-            self.events_lost = u64::MAX;
-        }
+        self.tell_peers(news, gone.into_iter().map(Change::Closed).collect());
     }
 
     /// What is there already. The socket program is attached by now, so nothing falls between the two; and what it tells
