@@ -1,8 +1,8 @@
 //! The rules that say whether a TCP segment of an unknown flow may be called stale.
 //!
 //! The invariant, in one line: *nothing that lives on this node, or might, is ever reset.* A flow that no socket here
-//! has is stale when a peer told that it was the peer's; or when this node saw no handshake of it since the takeover,
-//! as long as it remembers all of them.
+//! has is stale when a peer told before the takeover that it was the peer's; or when this node saw no handshake of it,
+//! as long as it has missed none since the takeover.
 //!
 //! Deliberately absent: packets and maps, which are `failover-ebpf/src/tcp.rs`'s.
 
@@ -13,13 +13,18 @@ use crate::lease::{LEASE_INTERVALS, NS_PER_CS};
 const BURST_PER_SECOND: u64 = 100;
 const NANO: u64 = 1_000_000_000;
 
-/// Whether every handshake since the takeover is still remembered.
-///
-/// `HANDSHAKES` forgets the least recently used, by lists that the kernel keeps per CPU and balances roughly; half its
-/// capacity is certain to be there.
+/// Whether every flow that began on this node since it took over is known by its handshake: something was taken over,
+/// and no handshake has been missed since.
 #[inline(always)]
-pub const fn is_memory_whole(takeover: &Takeover, inserted: u64, capacity: u64) -> bool {
-    takeover.at_ns != 0 && inserted.saturating_sub(takeover.handshakes_before) < capacity / 2
+pub const fn is_memory_whole(takeover: &Takeover, missed: u64) -> bool {
+    takeover.at_ns != 0 && missed == takeover.missed_before
+}
+
+/// Whether a flow that a peer told of at `since_ns` was the peer's when this node took over. What is told later is a
+/// socket that the peer has left over, and the flow may be another one with the same ends by now.
+#[inline(always)]
+pub const fn is_taken_over(takeover: &Takeover, since_ns: u64) -> bool {
+    since_ns < takeover.at_ns
 }
 
 /// Whether another station acted as owner of the address since the takeover, and may still think that it is: it would
@@ -31,7 +36,7 @@ pub const fn is_split(takeover: &Takeover, heard: &Heard, own_interval_cs: u16, 
     heard.last_foreign_ns > takeover.at_ns && now_ns < heard.last_foreign_ns.saturating_add(patience_ns)
 }
 
-/// Takes one token; `None` when there is none, and the bucket as it is now.
+/// Takes one token: whether there was one, and the bucket as it is then.
 #[inline(always)]
 pub const fn take_token(bucket: &ResetBudget, resets_per_second: u64, now_ns: u64) -> (bool, ResetBudget) {
     let resets_per_second = if resets_per_second > NANO { NANO } else { resets_per_second };
@@ -57,14 +62,20 @@ pub const fn take_token(bucket: &ResetBudget, resets_per_second: u64, now_ns: u6
 mod tests {
     use super::*;
 
-    const TAKEOVER: Takeover = Takeover { at_ns: 1_000, handshakes_before: 10 };
+    const TAKEOVER: Takeover = Takeover { at_ns: 1_000, missed_before: 10 };
 
     #[test]
-    fn the_memory_is_whole_for_half_its_capacity() {
-        assert!(is_memory_whole(&TAKEOVER, 10, 100));
-        assert!(is_memory_whole(&TAKEOVER, 59, 100));
-        assert!(!is_memory_whole(&TAKEOVER, 60, 100));
-        assert!(!is_memory_whole(&Takeover::default(), 0, 100), "nothing was taken over");
+    fn the_memory_is_whole_until_a_handshake_is_missed() {
+        assert!(is_memory_whole(&TAKEOVER, 10));
+        assert!(!is_memory_whole(&TAKEOVER, 11));
+        assert!(!is_memory_whole(&Takeover::default(), 0), "nothing was taken over");
+    }
+
+    #[test]
+    fn only_what_was_told_before_was_taken_over() {
+        assert!(is_taken_over(&TAKEOVER, 999));
+        assert!(!is_taken_over(&TAKEOVER, 1_000));
+        assert!(!is_taken_over(&Takeover::default(), 0));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! IPv4: adverts go to the election, packets to a virtual address go on only under a live lease,
 //! and TCP among them is looked at.
 //!
-//! Deliberately absent: anything about TCP. Fencing needs no more than the destination, so a
-//! fragment, an option or a lying length cannot slip past it.
+//! Deliberately absent: what TCP needs to be judged. Fencing needs no more than the destination, so
+//! a fragment, an option or a lying length cannot slip past it.
 
 use failover_common::abi::Counter;
 use failover_common::wire::ethernet::Link;

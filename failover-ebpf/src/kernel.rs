@@ -17,7 +17,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::{SockOpsContext, XdpContext};
 use failover_common::abi::{
     Counter, Counters, Event, Flow, FlowEvent, FlowKey, FlowOrigin, Handshake, Heard, Lease, RouterKey, Settings,
-    StalePolicy, Takeover, Vip, VipKey, VirtualRouter,
+    StalePolicy, Takeover, Vip, VipKey, VirtualRouter, XdpMode,
 };
 use failover_common::address::Address;
 use failover_common::stale::take_token;
@@ -329,7 +329,7 @@ impl Kernel for Maps<'_> {
         unsafe {
             Takeover {
                 at_ns: read_volatile(addr_of!((*router).takeover.at_ns)),
-                handshakes_before: read_volatile(addr_of!((*router).takeover.handshakes_before)),
+                missed_before: read_volatile(addr_of!((*router).takeover.missed_before)),
             }
         }
     }
@@ -340,47 +340,61 @@ impl Kernel for Maps<'_> {
     }
 
     #[inline(always)]
-    fn knows_handshake(&self, key: &FlowKey) -> bool {
-        maps::HANDSHAKES.get_ptr(key).is_some()
+    fn handshake_ns(&self, key: &FlowKey) -> Option<u64> {
+        let handshake = maps::HANDSHAKES.get_ptr(key)?;
+        // SAFETY: as in `vip_router`.
+        Some(unsafe { read_volatile(addr_of!((*handshake).at_ns)) })
     }
 
     #[inline(always)]
     fn remember_handshake(&self, key: &FlowKey, at_ns: u64) {
-        let _ = maps::HANDSHAKES.insert(key, Handshake { at_ns }, u64::from(BPF_ANY));
-        if let Some(count) = maps::HANDSHAKE_COUNT.get_ptr_mut(0) {
-            // SAFETY: array entries live as long as the map; 8-byte aligned, and only ever added to.
-            unsafe { add_one(addr_of_mut!((*count).inserted)) };
+        let known = maps::HANDSHAKES.get_ptr(key);
+        // SAFETY: as in `vip_router`.
+        if known.is_some_and(|handshake| unsafe { read_volatile(addr_of!((*handshake).ended_ns)) } == 0) {
+            // Sent again, or forged for a flow that lives.
+            return;
+        }
+        let handshake = Handshake { at_ns, used_ns: 0, ended_ns: 0 };
+        let is_in = maps::HANDSHAKES.insert(key, handshake, u64::from(BPF_ANY)).is_ok();
+        let Some(count) = maps::HANDSHAKE_COUNT.get_ptr_mut(0) else { return };
+        // SAFETY: array entries live as long as the map; 8-byte aligned, and only ever added to.
+        unsafe {
+            if !is_in {
+                add_one(addr_of_mut!((*count).missed));
+            } else {
+                add_one(addr_of_mut!((*count).remembered));
+            }
         }
     }
 
     #[inline(always)]
-    fn handshakes_inserted(&self) -> u64 {
+    fn note_use(&self, key: &FlowKey, at_ns: u64, is_end: bool) {
+        note_use(key, at_ns, is_end);
+    }
+
+    #[inline(always)]
+    fn handshakes_missed(&self) -> u64 {
         // SAFETY: as in `lease`. Without the entry, which cannot be, nothing is certain.
-        maps::HANDSHAKE_COUNT.get_ptr(0).map_or(u64::MAX, |count| unsafe { read_volatile(addr_of!((*count).inserted)) })
+        maps::HANDSHAKE_COUNT.get_ptr(0).map_or(u64::MAX, |count| unsafe { read_volatile(addr_of!((*count).missed)) })
     }
 
     #[inline(always)]
-    fn handshakes_capacity(&self) -> u64 {
-        // SAFETY: a constant of the program, set before it was loaded.
-        unsafe { read_volatile(&raw const maps::HANDSHAKES_CAPACITY) }
+    fn peer_flow_ns(&self, key: &FlowKey) -> Option<u64> {
+        let flow = flow_of(key, &[FlowOrigin::Peer])?;
+        // SAFETY: as in `vip_router`.
+        Some(unsafe { read_volatile(addr_of!((*flow).since_ns)) })
     }
 
     #[inline(always)]
-    fn is_peer_flow(&self, key: &FlowKey) -> bool {
-        peer_flow(key).is_some()
-    }
-
-    #[inline(always)]
-    fn note_reset(&self, key: &FlowKey, at_ns: u64) {
-        if let Some(flow) = peer_flow(key) {
-            // SAFETY: as in `vip_router`. An entry that is replaced meanwhile is another flow's with the same ends.
-            unsafe { write_volatile(addr_of_mut!((*flow).reset_ns), at_ns) };
-        }
+    fn is_generic(&self) -> bool {
+        let Some(interface) = maps::INTERFACES.get_ptr(self.ifindex()) else { return false };
+        // SAFETY: as in `vip_router`; its number is compared, whatever it is.
+        unsafe { read_volatile(addr_of!((*interface).xdp_mode).cast::<u32>()) == XdpMode::Generic as u32 }
     }
 
     #[inline(always)]
     fn forget_peer_flow(&self, key: &FlowKey) {
-        if peer_flow(key).is_some() {
+        if flow_of(key, &[FlowOrigin::Peer]).is_some() {
             let _ = maps::FLOWS.remove(key);
         }
     }
@@ -408,13 +422,28 @@ impl Kernel for Maps<'_> {
     }
 }
 
-/// The entry of a flow that a peer told of.
+/// The entry of a flow, if it is of one of these origins.
 #[inline(always)]
-fn peer_flow(key: &FlowKey) -> Option<*mut Flow> {
-    let flow = maps::FLOWS.get_ptr_mut(key)?;
-    // SAFETY: as in `vip_router`; only declared values are ever written to the enum, so its number is compared.
+fn flow_of(key: &FlowKey, origins: &[FlowOrigin]) -> Option<*const Flow> {
+    let flow = maps::FLOWS.get_ptr(key)?;
+    // SAFETY: as in `vip_router`. An element that is freed meanwhile may hold another flow's values: a judgement may be of
+    // a moment ago, and nothing is written. Only declared values are ever put in, so the number is compared.
     let origin = unsafe { read_volatile(addr_of!((*flow).origin).cast::<u32>()) };
-    (origin == FlowOrigin::Peer as u32).then_some(flow)
+    origins.iter().any(|wanted| origin == *wanted as u32).then_some(flow)
+}
+
+/// Notes that a flow whose handshake is remembered is used, or ends.
+#[inline(always)]
+fn note_use(key: &FlowKey, at_ns: u64, is_end: bool) {
+    let Some(handshake) = maps::HANDSHAKES.get_ptr_mut(key) else { return };
+    // SAFETY: preallocated elements stay elements. One that is another flow's by now gets a date of now, which keeps it
+    // for longer, or an end, which counts only when nothing follows for minutes.
+    unsafe {
+        write_volatile(addr_of_mut!((*handshake).used_ns), at_ns);
+        if is_end {
+            write_volatile(addr_of_mut!((*handshake).ended_ns), at_ns);
+        }
+    }
 }
 
 /// `enum tcp_state`'s TCP_LISTEN (include/net/tcp_states.h).
@@ -551,10 +580,16 @@ impl SocketOps<'_> {
         is_in
     }
 
-    /// Takes it out again.
+    /// Takes it out again, unless it is a peer's by now.
     #[inline(always)]
     pub fn forget(&self, key: &FlowKey) {
-        let _ = maps::FLOWS.remove(key);
+        if flow_of(key, &[FlowOrigin::Socket, FlowOrigin::Found]).is_some() {
+            let _ = maps::FLOWS.remove(key);
+        }
+        // What still comes of it is the kernel's to answer.
+        let now_ns = self.now_ns();
+        let ended = Handshake { at_ns: now_ns, used_ns: now_ns, ended_ns: now_ns };
+        let _ = maps::HANDSHAKES.insert(key, ended, u64::from(BPF_ANY));
     }
 
     /// Tells the controller, which looks now and then: nothing is woken.

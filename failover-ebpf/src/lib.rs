@@ -111,18 +111,18 @@ pub trait Kernel {
     fn takeover(&self, router: Self::Router) -> Takeover;
     /// Looks for a socket of this network namespace (`bpf_skc_lookup_tcp`, `bpf_tcp_check_syncookie`).
     fn find_socket(&self, ip: &Ipv4Header, tcp: &TcpHeader) -> Socket;
-    /// Whether the flow's handshake was seen, and is remembered.
-    fn knows_handshake(&self, key: &FlowKey) -> bool;
-    /// Remembers a handshake that is not known yet.
+    /// When the flow's handshake was seen, if it was.
+    fn handshake_ns(&self, key: &FlowKey) -> Option<u64>;
+    /// Remembers a handshake, or counts it as missed.
     fn remember_handshake(&self, key: &FlowKey, at_ns: u64);
-    /// How many were ever remembered.
-    fn handshakes_inserted(&self) -> u64;
-    /// How many there is room for.
-    fn handshakes_capacity(&self) -> u64;
-    /// Whether a peer told that the flow is its own.
-    fn is_peer_flow(&self, key: &FlowKey) -> bool;
-    /// Notes that a segment of a peer's flow was answered with a reset.
-    fn note_reset(&self, key: &FlowKey, at_ns: u64);
+    /// Notes that a flow known by its handshake is used; or, as far as can be seen, ends.
+    fn note_use(&self, key: &FlowKey, at_ns: u64, is_end: bool);
+    /// How many handshakes were missed.
+    fn handshakes_missed(&self) -> u64;
+    /// Since when a peer tells that the flow is its own, if one does.
+    fn peer_flow_ns(&self, key: &FlowKey) -> Option<u64>;
+    /// Whether the frame came through generic XDP: as a socket buffer, with what that may have left undone.
+    fn is_generic(&self) -> bool;
     /// Forgets a peer's flow; this node's own stay.
     fn forget_peer_flow(&self, key: &FlowKey);
     /// Takes one of this CPU's tokens for a reset; `false` when there is none.

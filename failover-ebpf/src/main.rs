@@ -38,7 +38,7 @@ fn panic(_: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-// The helpers of ours are not GPL-only, the kernel's ring buffer and clock are fine with either.
+// bpf_tcp_check_syncookie is for GPL-compatible programs only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

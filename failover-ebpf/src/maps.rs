@@ -1,7 +1,7 @@
 //! The maps, and the numbers that the loader sets; nothing else. Types and capacities are `failover_common::abi`'s.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use failover_common::abi::{
     Counters, EVENTS_BYTES, FLOW_EVENTS_BYTES, FLOWS_MAX_DEFAULT, Flow, FlowKey, FlowStatus, Handshake, HandshakeCount,
@@ -44,9 +44,9 @@ pub static INTERFACES: HashMap<u32, Interface, { INTERFACES_MAX as usize }> = Ha
 pub static FLOWS: HashMap<FlowKey, Flow, { FLOWS_MAX_DEFAULT as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// Full, it makes room by itself: a flood of SYNs costs memory nobody else's.
+/// Never forgets by itself: what is in is alive here, what does not fit is counted. The controller takes out what is over.
 #[btf_map]
-pub static HANDSHAKES: LruHashMap<FlowKey, Handshake, { FLOWS_MAX_DEFAULT as usize }> = LruHashMap::new();
+pub static HANDSHAKES: HashMap<FlowKey, Handshake, { FLOWS_MAX_DEFAULT as usize }> = HashMap::new();
 
 /// One for all, memory-mapped by the controller, which notes it at a takeover.
 #[btf_map]
@@ -75,10 +75,6 @@ pub static PEERS: HashMap<u32, Peer, { PEERS_MAX as usize }> = HashMap::new();
 /// Resets that one CPU may send in a second. Set by the loader.
 #[unsafe(no_mangle)]
 pub static RESETS_PER_SECOND: u64 = 100_000;
-
-/// Entries of `HANDSHAKES`. Set by the loader with the map's size.
-#[unsafe(no_mangle)]
-pub static HANDSHAKES_CAPACITY: u64 = FLOWS_MAX_DEFAULT as u64;
 
 /// The network namespace that the controller runs in (SO_NETNS_COOKIE): sockets of others are not ours. Set by the
 /// loader; 0 is nobody's.

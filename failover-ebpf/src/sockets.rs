@@ -35,7 +35,6 @@ fn open(socket: &SocketOps<'_>, key: FlowKey) {
     let send_next = socket.send_next();
     let flow = Flow {
         since_ns: socket.now_ns(),
-        reset_ns: 0,
         origin: FlowOrigin::Socket,
         peer: 0,
         sync: 0,

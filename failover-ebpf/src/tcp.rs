@@ -6,15 +6,18 @@
 
 use failover_common::abi::{Counter, FlowEvent, FlowEventKind, FlowKey, StaleAction, StalePolicy};
 use failover_common::address::Address;
-use failover_common::stale::{is_memory_whole, is_split};
+use failover_common::stale::{is_memory_whole, is_split, is_taken_over};
 use failover_common::wire::ethernet::{EthernetHeader, Link};
 use failover_common::wire::ipv4::{Ipv4Header, is_unicast};
-use failover_common::wire::tcp::{self, ACK, Ends, RESET_LEN, RST, Reset, SYN, TcpHeader};
+use failover_common::wire::tcp::{self, ACK, Ends, FIN, RESET_LEN, RST, Reset, SYN, TcpHeader};
 
 use crate::{Cut, Kernel, OwnVip, Socket, Verdict};
 
 /// Ethernet's minimum without the check sequence: nothing is cut below it.
 const FRAME_LEN_MIN: usize = 60;
+
+/// In generic mode, the longest segment that is answered: no joined ones are as short (RFC 9293 3.7.1's default MSS).
+const GENERIC_LEN_MAX: usize = 536;
 
 /// A segment whose lengths agree.
 struct Segment {
@@ -47,12 +50,10 @@ pub(crate) fn handle<F: Cut + ?Sized, K: Kernel>(
         return Verdict::Pass;
     }
     if segment.tcp.has(RST) {
-        // RFC 9293 3.10.7.1: never answered. The client knows that the flow is over.
-        kernel.forget_peer_flow(&segment.key);
-        return pass(kernel, Counter::TcpReset);
+        return over(&segment, link, own, kernel);
     }
     if segment.tcp.has(SYN) {
-        return begin(&segment, policy, own, kernel);
+        return begin(&segment, link, policy, own, kernel);
     }
     let counter = match find(&segment, own, kernel) {
         Ok(known_by) => return pass(kernel, known_by),
@@ -60,6 +61,11 @@ pub(crate) fn handle<F: Cut + ?Sized, K: Kernel>(
     };
     if let Err(refusal) = check(frame, link, &segment, own, kernel) {
         return pass(kernel, refusal);
+    }
+    if is_split(&kernel.takeover(own.router), kernel.heard(own.router), interval_cs(own, kernel), own.now_ns) {
+        // Not passed: this node's kernel would reset what may live on the other.
+        kernel.count(Counter::TcpSplit);
+        return Verdict::Drop;
     }
     end(frame, link, &segment, counter, policy, own, kernel)
 }
@@ -93,19 +99,29 @@ fn concerns(policy: &StalePolicy, port: u16) -> bool {
     policy.ports[0] == 0 || (port != 0 && policy.ports.contains(&port))
 }
 
+/// RFC 9293 3.10.7.1: never answered. The client knows that the flow is over.
+#[inline(always)]
+fn over<K: Kernel>(segment: &Segment, link: &Link, own: &OwnVip<K>, kernel: &K) -> Verdict {
+    if has_good_source(segment, link, own, kernel) {
+        kernel.forget_peer_flow(&segment.key);
+        kernel.note_use(&segment.key, own.now_ns, true);
+    }
+    pass(kernel, Counter::TcpReset)
+}
+
 /// The beginning of a flow, towards this node or (SYN and ACK) from it: remembered, because its end may be where no
 /// lookup of sockets reaches.
 #[inline(always)]
-fn begin<K: Kernel>(segment: &Segment, policy: &StalePolicy, own: &OwnVip<K>, kernel: &K) -> Verdict {
-    if policy.is_leaving != 0 && !segment.tcp.has(ACK) {
+fn begin<K: Kernel>(segment: &Segment, link: &Link, policy: &StalePolicy, own: &OwnVip<K>, kernel: &K) -> Verdict {
+    if own.now_ns < policy.leaving_until_ns && !segment.tcp.has(ACK) {
         kernel.count(Counter::TcpLeaving);
-        tell_refused(segment.key, kernel);
+        tell_refused(segment, link, own, kernel);
         return Verdict::Drop;
     }
-    if !kernel.knows_handshake(&segment.key) {
+    if has_good_source(segment, link, own, kernel) {
         kernel.remember_handshake(&segment.key, own.now_ns);
+        kernel.forget_peer_flow(&segment.key);
     }
-    kernel.forget_peer_flow(&segment.key);
     pass(kernel, Counter::TcpSyn)
 }
 
@@ -113,7 +129,7 @@ fn begin<K: Kernel>(segment: &Segment, policy: &StalePolicy, own: &OwnVip<K>, ke
 #[inline(always)]
 pub(crate) fn refuse<F: Cut + ?Sized, K: Kernel>(frame: &F, link: &Link, ip: &Ipv4Header, own: &OwnVip<K>, kernel: &K) {
     let policy = kernel.stale(own.router);
-    if policy.is_leaving == 0 {
+    if own.now_ns >= policy.leaving_until_ns {
         return;
     }
     if let Ok(segment) = Segment::read(frame, link, ip)
@@ -121,13 +137,16 @@ pub(crate) fn refuse<F: Cut + ?Sized, K: Kernel>(frame: &F, link: &Link, ip: &Ip
         && !segment.tcp.has(ACK)
         && concerns(policy, segment.key.local_port)
     {
-        tell_refused(segment.key, kernel);
+        tell_refused(&segment, link, own, kernel);
     }
 }
 
+/// Its sender will get a segment: only one that could have sent it.
 #[inline(always)]
-fn tell_refused<K: Kernel>(key: FlowKey, kernel: &K) {
-    kernel.emit_flow(&FlowEvent { key, kind: FlowEventKind::Refused, send_next: 0 });
+fn tell_refused<K: Kernel>(segment: &Segment, link: &Link, own: &OwnVip<K>, kernel: &K) {
+    if has_good_source(segment, link, own, kernel) && kernel.take_reset_token(own.now_ns) {
+        kernel.emit_flow(&FlowEvent { key: segment.key, kind: FlowEventKind::Refused, send_next: 0 });
+    }
 }
 
 /// Why the flow is known, or what a reset of it counts as.
@@ -138,20 +157,28 @@ fn find<K: Kernel>(segment: &Segment, own: &OwnVip<K>, kernel: &K) -> Result<Cou
         Socket::Cookie => return Ok(Counter::TcpCookie),
         Socket::None => {}
     }
-    // No socket is no proof: other namespaces, DNAT, IPVS, TPROXY, forwarded traffic.
-    if kernel.knows_handshake(&segment.key) {
+    let takeover = kernel.takeover(own.router);
+    let peers_ns = kernel.peer_flow_ns(&segment.key).filter(|since_ns| is_taken_over(&takeover, *since_ns));
+    // No socket is no proof: other namespaces, DNAT, IPVS, TPROXY, forwarded traffic. But a handshake that is older than
+    // what a peer told was another flow's with the same ends.
+    if let Some(at_ns) = kernel.handshake_ns(&segment.key)
+        && peers_ns.is_none_or(|since_ns| at_ns > since_ns)
+    {
+        kernel.note_use(&segment.key, own.now_ns, segment.tcp.has(FIN));
         return Ok(Counter::TcpHandshakeSeen);
     }
-    let takeover = kernel.takeover(own.router);
-    let is_peers = kernel.is_peer_flow(&segment.key);
-    if !is_peers && !is_memory_whole(&takeover, kernel.handshakes_inserted(), kernel.handshakes_capacity()) {
-        return Ok(Counter::TcpUnproven);
+    if peers_ns.is_some() {
+        return Err(Counter::ResetPeerFlow);
     }
-    let interval_cs = kernel.settings(own.router).advert_interval_cs;
-    if is_split(&takeover, kernel.heard(own.router), interval_cs, own.now_ns) {
-        return Ok(Counter::TcpSplit);
+    if is_memory_whole(&takeover, kernel.handshakes_missed()) {
+        return Err(Counter::ResetUnknownFlow);
     }
-    Err(if is_peers { Counter::ResetPeerFlow } else { Counter::ResetUnknownFlow })
+    Ok(Counter::TcpUnproven)
+}
+
+#[inline(always)]
+fn interval_cs<K: Kernel>(own: &OwnVip<K>, kernel: &K) -> u16 {
+    kernel.settings(own.router).advert_interval_cs
 }
 
 /// Whether the segment may be answered at all.
@@ -166,14 +193,8 @@ fn check<F: Cut + ?Sized, K: Kernel>(
     own: &OwnVip<K>,
     kernel: &K,
 ) -> Result<(), Counter> {
-    let Segment { ip, tcp, at, len, key } = segment;
-    let is_own = key.remote == kernel.settings(own.router).own_address;
-    let to_this_node = link.header.destination == own.mac;
-    let from_another = !link.header.source.is_group() && link.header.source != own.mac;
-    if is_own || !to_this_node || !from_another || !is_unicast(ip.source) {
-        return Err(Counter::TcpBadSource);
-    }
-    if OwnVip::find(kernel, link.vlan, ip.source).is_some() {
+    let Segment { ip, tcp, at, len, .. } = segment;
+    if !has_good_source(segment, link, own, kernel) {
         return Err(Counter::TcpBadSource);
     }
     // At most 22 bytes before the IP header, and 60 in either header.
@@ -193,7 +214,25 @@ fn check<F: Cut + ?Sized, K: Kernel>(
     if !tcp::options_hold(frame, at + 20, tcp_options) {
         return Err(Counter::TcpBadOptions);
     }
+    // A socket buffer keeps notes of the segment: to finish its checksum, which would spoil the reset's, and to send it
+    // in parts. What needs either is the kernel's to answer.
+    let is_plain = len <= GENERIC_LEN_MAX && tcp::has_whole_checksum(ip, tcp, len);
+    if !is_plain && kernel.is_generic() {
+        return Err(Counter::TcpGeneric);
+    }
     Ok(())
+}
+
+/// Whether it came from another station to this one, and from an address that one host can have and that is not here.
+#[inline(always)]
+fn has_good_source<K: Kernel>(segment: &Segment, link: &Link, own: &OwnVip<K>, kernel: &K) -> bool {
+    let to_this_node = link.header.destination == own.mac;
+    let from_another = !link.header.source.is_group() && link.header.source != own.mac;
+    to_this_node
+        && from_another
+        && is_unicast(segment.ip.source)
+        && segment.key.remote != kernel.settings(own.router).own_address
+        && OwnVip::find(kernel, link.vlan, segment.ip.source).is_none()
 }
 
 /// What the policy has for a stale segment.
@@ -207,7 +246,7 @@ fn end<F: Cut + ?Sized, K: Kernel>(
     own: &OwnVip<K>,
     kernel: &K,
 ) -> Verdict {
-    let refusal = if own.now_ns < kernel.takeover(own.router).at_ns.saturating_add(policy.hold_ns) {
+    let refusal = if own.now_ns < kernel.takeover(own.router).at_ns.saturating_add(policy.hold_ns()) {
         Some(Counter::StaleHeld)
     } else if policy.action == StaleAction::Drop {
         Some(Counter::StaleDropped)
@@ -223,9 +262,6 @@ fn end<F: Cut + ?Sized, K: Kernel>(
     if rewrite(frame, link, segment, own).is_none() {
         // Half of it may be rewritten: nobody may see that.
         return Verdict::Drop;
-    }
-    if counter == Counter::ResetPeerFlow {
-        kernel.note_reset(&segment.key, own.now_ns);
     }
     kernel.count(counter);
     kernel.count_reset(own.vip);

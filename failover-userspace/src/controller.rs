@@ -53,12 +53,19 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
     }
     let mut threads = threads?;
     let reason = runtime.block_on(async {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            _ = &mut threads.election_ended => "the election thread ended",
-            _ = &mut threads.host_ended => "the host thread ended",
-            _ = &mut threads.flows_ended => "the flows thread ended",
+        let mut has_flows = true;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                _ = &mut threads.election_ended => break "the election thread ended",
+                _ = &mut threads.host_ended => break "the host thread ended",
+                // No reason to let an address go.
+                _ = &mut threads.flows_ended, if has_flows => {
+                    has_flows = false;
+                    tracing::error!("the flows thread ended: connections are not remembered, replicated or told of a takeover");
+                }
+            }
         }
     });
     tracing::info!(reason, "releasing");
@@ -118,9 +125,9 @@ impl Threads {
         let held = elections.start(started.adopted);
         let Started { data_plane, entries, events, flow_events, own, .. } = started;
         let (flow_wishes, flow_wishes_in) = unbounded_channel();
-        let (flows_config, flows_entries) = (config.clone(), entries.clone());
+        let (flows_config, flows_entries, own_wishes) = (config.clone(), entries.clone(), flow_wishes.downgrade());
         let (flows, flows_ended) = spawn("flows", 0, async move || {
-            Flows::new(flows_config, flows_entries, flow_events)?.run(replication, flow_wishes_in).await
+            Flows::new(flows_config, flows_entries, flow_events, own_wishes)?.run(replication, flow_wishes_in).await
         })?;
         let (host_config, host_entries, host_flows) = (config.clone(), entries.clone(), flow_wishes.clone());
         let realtime_priority = config.node.realtime_priority;
@@ -173,17 +180,19 @@ impl Threads {
     }
 
     /// Resets this node's connections on the addresses that it is about to let go, and keeps new ones away meanwhile.
-    /// Returns the virtual routers that had any.
+    /// Returns the virtual routers that were held, if there were any.
     fn leave<'a>(&self, config: &'a Config) -> Vec<(&'a config::VirtualRouter, Entry)> {
         let now_ns = clock::now_ns();
         let held = (0_u32..).zip(&config.virtual_routers).filter_map(|(index, router)| {
             let entry = self.entries.entry(index).filter(|entry| entry.is_live(now_ns))?;
+            leaving::keep_away(router, &entry);
             Some((router, entry))
         });
-        let left = held.filter(|(router, entry)| leaving::reset_connections(router, entry, &self.flow_wishes));
-        let left = left.collect();
+        let held: Vec<_> = held.collect();
+        let routers: Vec<_> = held.iter().map(|(router, _)| *router).collect();
+        let were_any = leaving::reset_connections(&routers, || true, &self.flow_wishes);
         let _ = self.flow_wishes.send(flows::Wish::Flush);
-        left
+        if were_any { held } else { Vec::new() }
     }
 }
 

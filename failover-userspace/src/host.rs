@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,16 +16,18 @@ use failover_common::wire::arp;
 use failover_common::wire::ethernet::Mac;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkFlags;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{self, DataPlane, Entries};
-use crate::flows::{self, leaving};
+use crate::flows;
 use crate::interface::{self, Interface};
 use crate::packet::FrameSender;
 use crate::plan::Plan;
@@ -68,6 +71,8 @@ pub struct Host {
     refused: Refusals,
     news: UnboundedSender<News>,
     flows: UnboundedSender<flows::Wish>,
+    /// Virtual routers whose connections are being reset.
+    leaving: FuturesUnordered<Pin<Box<dyn Future<Output = usize>>>>,
 }
 
 /// An interface of the plan.
@@ -83,6 +88,8 @@ struct Port {
 struct Service {
     interface: usize,
     wanted: bool,
+    /// Whether its connections are being reset before the addresses go.
+    is_leaving: bool,
     /// Addresses that are the interface's own and stay.
     own: Vec<Ipv4Addr>,
     rounds_left: u8,
@@ -108,6 +115,7 @@ impl Host {
         let services = plan.routers.iter().zip(own).zip(held).map(|((place, own), held)| Service {
             interface: place.interface,
             wanted: *held,
+            is_leaving: false,
             own,
             rounds_left: 0,
             next_round: None,
@@ -115,7 +123,18 @@ impl Host {
         });
         let services = services.collect();
         let refused = Refusals::new(&config.data_plane.pin_path);
-        Ok(Self { config, netlink, data_plane, entries, interfaces, services, refused, news, flows })
+        Ok(Self {
+            config,
+            netlink,
+            data_plane,
+            entries,
+            interfaces,
+            services,
+            refused,
+            news,
+            flows,
+            leaving: FuturesUnordered::new(),
+        })
     }
 
     /// Serves wishes until their sender is gone, then takes all addresses off, detaches and
@@ -142,6 +161,7 @@ impl Host {
                         self.refresh().await;
                     }
                 },
+                Some(router) = self.leaving.next() => self.left(router).await,
                 () = sleep_until(next_round) => self.announce_due(),
                 () = tokio::time::sleep_until(self.refused.next_look()) => {
                     self.refused.look();
@@ -176,13 +196,41 @@ impl Host {
             Wish::Drop(router) => {
                 self.services[router].wanted = false;
                 self.services[router].next_round = None;
-                // While the addresses are here: a reset has to come from one.
-                if let Some(entry) = self.entries.entry(router as u32) {
-                    leaving::reset_connections(&self.config.virtual_routers[router], &entry, &self.flows);
+                if !self.leave(router) {
+                    self.take_off(router).await;
                 }
-                self.take_off(router).await;
             }
             Wish::Announce(router) => self.announce_once(router),
+        }
+    }
+
+    /// Has this node's connections on the addresses reset, which has to come from the addresses: they stay until that is
+    /// done. Not without a carrier: no reset would get out, and the peers, who then tell the clients, must not hear
+    /// that the connections are closed. `false` when there is nothing to wait for.
+    fn leave(&mut self, router: usize) -> bool {
+        let state = &self.interfaces[self.services[router].interface].state;
+        if state.as_ref().is_some_and(|state| !state.is_up) {
+            return false;
+        }
+        let (done, is_done) = oneshot::channel();
+        let wish = flows::Wish::Leave { router, is_gone: state.is_none(), done };
+        let is_asked = self.flows.send(wish).is_ok();
+        if is_asked {
+            self.services[router].is_leaving = true;
+            self.leaving.push(Box::pin(async move {
+                // Done, or nobody is there who would do it.
+                let _ = is_done.await;
+                router
+            }));
+        }
+        is_asked
+    }
+
+    /// The connections are reset: the addresses may go, unless they are wanted again.
+    async fn left(&mut self, router: usize) {
+        self.services[router].is_leaving = false;
+        if !self.services[router].wanted {
+            self.take_off(router).await;
         }
     }
 
@@ -291,7 +339,7 @@ impl Host {
         if wanted && missing {
             tracing::warn!(instance = %virtual_router.name, "an address was missing from the interface: put back");
             self.put(router).await;
-        } else if !wanted && spare {
+        } else if !wanted && spare && !service.is_leaving {
             self.take_off(router).await;
         }
     }

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config::{ChecksumForm as Configured, Version, VirtualRouter};
 use crate::dataplane::{self, Entry};
 use crate::election::{Action, Election, HeardAdvert, Input, Parameters, Reason, Transition};
+use crate::flows::leaving;
 use crate::host::Wish;
 use crate::interface::Interface;
 use crate::packet::FrameSender;
@@ -315,8 +316,7 @@ impl Router {
                 Action::SetLease { until_ns } => {
                     if until_ns != 0 && !self.serving {
                         self.serving = true;
-                        self.entry.set_takeover(clock::now_ns());
-                        self.entry.set_leaving(false);
+                        self.take_over();
                     }
                     self.entry.set_lease(Lease { until_ns, claimed_after_ns: self.told_superior_ns });
                 }
@@ -324,12 +324,22 @@ impl Router {
                 Action::TakeAddresses => drop(outlets.wishes.send(Wish::Take(self.index))),
                 Action::DropAddresses => {
                     self.serving = false;
+                    leaving::keep_away(&self.config, &self.entry);
                     let _ = outlets.wishes.send(Wish::Drop(self.index));
                 }
                 Action::Announce => drop(outlets.wishes.send(Wish::Announce(self.index))),
                 Action::Report(transition) => self.report(&transition),
             }
         }
+    }
+
+    /// Connections are this node's from now on, and those that it does not know another's, if one had the addresses since
+    /// it last had them itself.
+    fn take_over(&self) {
+        if self.entry.last_advert_ns() > self.entry.takeover().at_ns {
+            self.entry.set_takeover(clock::now_ns());
+        }
+        self.entry.set_leaving_until(0);
     }
 
     fn send(&mut self, priority: u8, outlets: &Outlets<'_>) {

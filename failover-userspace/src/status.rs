@@ -93,9 +93,11 @@ impl Status {
             "own": self.snapshot.own_flows,
             "peers": self.snapshot.peer_flows,
             "max": self.snapshot.flows_max,
-            "handshakes_seen": self.snapshot.handshakes_seen,
+            "handshakes_seen": self.snapshot.handshakes.remembered,
+            "handshakes_missed": self.snapshot.handshakes.missed,
             "tickles": status.tickles,
             "direct_resets": status.direct_resets,
+            "unsent": status.unsent,
             "destroyed": status.destroyed,
             "replication_refused": status.replication_refused,
         })

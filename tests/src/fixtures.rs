@@ -109,7 +109,7 @@ pub fn resetting_with(settings: &Settings, options: Options) -> Option<TestRun> 
     node.configure(0, settings, &[VIP, SECOND_VIP]);
     node.edit(0, |entry| {
         entry.stale.action = StaleAction::Reset;
-        entry.takeover = Takeover { at_ns: now_ns(), handshakes_before: 0 };
+        entry.takeover = Takeover { at_ns: now_ns(), missed_before: 0 };
     });
     node.give_lease(0, LONG_NS);
     Some(node)

@@ -27,8 +27,8 @@ impl FlowMaps {
     /// # Panics
     /// When one has another type or layout.
     pub(crate) fn take(take: &mut impl FnMut(&'static str) -> Map) -> Self {
-        let (flows @ Map::HashMap(_), handshakes @ Map::LruHashMap(_)) = (take(FLOWS), take(HANDSHAKES)) else {
-            panic!("FLOWS is no plain hash, or HANDSHAKES none that forgets");
+        let (flows @ Map::HashMap(_), handshakes @ Map::HashMap(_)) = (take(FLOWS), take(HANDSHAKES)) else {
+            panic!("FLOWS or HANDSHAKES is no plain hash");
         };
         Self {
             flows: flows.try_into().expect("FLOWS has this layout"),
@@ -59,8 +59,12 @@ impl FlowMaps {
 
     /// Makes an established connection known; whose it is.
     pub fn add_flow(&mut self, key: &FlowKey, origin: FlowOrigin) -> Flow {
-        let flow =
-            Flow { since_ns: 11, reset_ns: 0, origin, peer: 3, sync: 5, send_next: 7, has_send_next: 1, _pad: 0 };
+        self.add_flow_since(key, origin, 11)
+    }
+
+    /// The same, and since when.
+    pub fn add_flow_since(&mut self, key: &FlowKey, origin: FlowOrigin, since_ns: u64) -> Flow {
+        let flow = Flow { since_ns, origin, peer: 3, sync: 5, send_next: 7, has_send_next: 1, _pad: 0 };
         self.flows.insert(Raw::of(key), Raw::of(&flow), 0).expect("FLOWS takes an entry");
         flow
     }
@@ -88,16 +92,20 @@ impl FlowMaps {
         }
     }
 
-    /// How many were ever put in.
-    pub fn inserted(&self) -> u64 {
-        let count: HandshakeCount =
-            self.count.get(&0, 0).expect("HANDSHAKE_COUNT has an entry").read().expect("valid for any bytes");
-        count.inserted
+    /// How many were ever remembered, and how many were not.
+    pub fn count(&self) -> HandshakeCount {
+        self.count.get(&0, 0).expect("HANDSHAKE_COUNT has an entry").read().expect("valid for any bytes")
     }
 
-    /// Says how many were ever put in.
-    pub fn set_inserted(&mut self, inserted: u64) {
-        self.count.set(0, Raw::of(&HandshakeCount { inserted }), 0).expect("HANDSHAKE_COUNT takes an entry");
+    /// How many were ever remembered.
+    pub fn remembered(&self) -> u64 {
+        self.count().remembered
+    }
+
+    /// Says how many were not.
+    pub fn set_missed(&mut self, missed: u64) {
+        let count = HandshakeCount { missed, ..self.count() };
+        self.count.set(0, Raw::of(&count), 0).expect("HANDSHAKE_COUNT takes an entry");
     }
 
     /// The token buckets, by CPU.

@@ -120,8 +120,6 @@ impl TestRun {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(VIRTUAL_ROUTERS, options.routers).map_max_entries(EVENTS, options.ring_bytes);
         loader.map_max_entries(FLOWS, options.flows_max).map_max_entries(HANDSHAKES, options.flows_max);
-        let handshakes_capacity = u64::from(options.flows_max);
-        loader.override_global("HANDSHAKES_CAPACITY", &handshakes_capacity, true);
         loader.override_global("RESETS_PER_SECOND", &options.resets_per_second, true);
         let mut ebpf =
             loader.load_file(&object).unwrap_or_else(|error| panic!("loading {}: {error}", object.display()));

@@ -197,7 +197,7 @@ fn every_stale_segment_is_answered_by_the_rfcs_reset() {
     }
     assert_eq!(node.vip(VIP).resets, names.len() as u64 + 2);
     assert_eq!(node.router(0), before, "answering changes no state");
-    assert_eq!((node.flows.flows(), node.flows.handshakes(), node.flows.inserted()), (0, 0, 0));
+    assert_eq!((node.flows.flows(), node.flows.handshakes(), node.flows.remembered()), (0, 0, 0));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn without_a_live_lease_everything_is_fenced_and_nothing_remembered() {
         node.edit(0, |entry| entry.lease = lease);
         each(&mut node, |node, name| dropped(node, name, "vip_fenced"));
     }
-    assert_eq!((node.flows.handshakes(), node.flows.inserted(), node.vip(VIP).resets), (0, 0, 0));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered(), node.vip(VIP).resets), (0, 0, 0));
     node.give_lease(0, LONG_NS);
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");
 }
@@ -253,11 +253,11 @@ fn without_a_live_lease_everything_is_fenced_and_nothing_remembered() {
 fn action_pass_is_as_if_the_program_were_not_there() {
     // What a node has that was never told what to do.
     let Some(mut node) = active(&version_3()) else { return };
-    node.edit(0, |entry| entry.takeover = Takeover { at_ns: now_ns(), handshakes_before: 0 });
+    node.edit(0, |entry| entry.takeover = Takeover { at_ns: now_ns(), missed_before: 0 });
     let peers = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
     each(&mut node, passes);
     assert_eq!(node.flows.flow(&flow_key()), Some(peers));
-    assert_eq!((node.flows.handshakes(), node.flows.inserted(), node.vip(VIP).resets), (0, 0, 0));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered(), node.vip(VIP).resets), (0, 0, 0));
     node.edit(0, |entry| entry.stale.action = StaleAction::Reset);
     is_reset(&mut node, "tcp ack", "reset_peer_flow");
 }
@@ -280,7 +280,7 @@ fn action_drop_is_silence_for_what_would_be_reset() {
 #[test]
 fn for_the_hold_time_after_the_takeover_nothing_is_reset() {
     let Some(mut node) = resetting(&version_3()) else { return };
-    node.edit(0, |entry| entry.stale.hold_ns = LONG_NS);
+    node.edit(0, |entry| entry.stale.hold_ms = 60_000);
     for name in stale(0) {
         dropped(&mut node, name, "stale_held");
     }
@@ -294,10 +294,9 @@ fn for_the_hold_time_after_the_takeover_nothing_is_reset() {
     assert_eq!(node.vip(VIP).resets, 0);
 
     // At its last nanosecond it is over.
-    let hold_ns = 1_000_000;
     node.edit(0, |entry| {
-        entry.stale.hold_ns = hold_ns;
-        entry.takeover.at_ns = now_ns() - hold_ns;
+        entry.stale.hold_ms = 1;
+        entry.takeover.at_ns = now_ns() - 1_000_000;
     });
     is_reset(&mut node, "tcp ack", "reset_peer_flow");
     is_reset(&mut node, "tcp other ports", "reset_unknown_flow");
@@ -311,7 +310,7 @@ fn ports_narrow_it() {
     for name in ["tcp ack", "tcp data, odd", "tcp no ack, fin", "tcp syn", "tcp syn ack", "tcp rst", "tcp ack"] {
         passes(&mut node, name);
     }
-    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (0, 0));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered()), (0, 0));
     // 1 is the port of this one.
     passes(&mut node, "tcp other ports");
     node.edit(0, |entry| {

@@ -1,13 +1,13 @@
 //! What this node remembers of TCP connections, and what that saves from a reset: handshakes that it saw, flows that peers
 //! told of, another owner of the address.
 
-use failover_common::abi::{Flow, FlowEvent, FlowEventKind, FlowOrigin, Heard, Lease, Settings};
+use failover_common::abi::{FlowEvent, FlowEventKind, FlowOrigin, Heard, Lease, Settings};
 use failover_tests::fixtures::{
     LONG_NS, VIP, active, backup, dropped, flow_key, frame, is_reset, passes, passes_as, resetting, resetting_with,
     version_3,
 };
 use failover_tests::segment::{ACK, SYN, Segment, assert_resets};
-use failover_tests::testrun::{Options, Outcome, Verdict, now_ns};
+use failover_tests::testrun::{Options, Outcome, TestRun, Verdict, now_ns};
 
 const HANDSHAKES: [&str; 4] = ["tcp syn", "tcp syn, ecn", "tcp syn, options", "tcp syn ack"];
 
@@ -25,7 +25,7 @@ fn a_flow_whose_handshake_was_seen_is_known() {
         went_on(&outcome, "tcp_syn");
         let remembered = node.flows.handshake(&flow_key()).unwrap_or_else(|| panic!("{handshake}: not remembered"));
         assert!(outcome.clock.contains(&remembered.at_ns), "{handshake}: {remembered:?} not in {:?}", outcome.clock);
-        assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1), "{handshake}");
+        assert_eq!((node.flows.handshakes(), node.flows.remembered()), (1, 1), "{handshake}");
         for name in ["tcp ack", "tcp data, odd", "tcp fin", "tcp no ack, fin", "tcp no flags", "tcp timestamps"] {
             passes_as(&mut node, name, "tcp_handshake_seen");
         }
@@ -45,9 +45,9 @@ fn a_retransmitted_syn_counts_once() {
     for name in ["tcp syn", "tcp syn", "tcp syn, options", "tcp syn ack", "tcp syn"] {
         passes_as(&mut node, name, "tcp_syn");
     }
-    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered()), (1, 1));
     went_on(&node.send(&Segment::from_port(40_001, SYN).frame()), "tcp_syn");
-    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (2, 2));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered()), (2, 2));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_handshake_without_a_lease_is_not_remembered() {
     for name in HANDSHAKES {
         dropped(&mut node, name, "vip_fenced");
     }
-    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (0, 0));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered()), (0, 0));
     node.give_lease(0, LONG_NS);
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");
 }
@@ -66,15 +66,15 @@ fn a_handshake_without_a_lease_is_not_remembered() {
 fn a_node_about_to_leave_takes_no_new_connections() {
     let Some(mut node) = resetting(&version_3()) else { return };
     passes_as(&mut node, "tcp syn", "tcp_syn");
-    node.edit(0, |entry| entry.stale.is_leaving = 1);
+    node.edit(0, |entry| entry.stale.leaving_until_ns = u64::MAX);
     for name in ["tcp syn", "tcp syn, ecn", "tcp syn, options", "tcp syn, second address"] {
         dropped(&mut node, name, "tcp_leaving");
     }
-    assert_eq!((node.flows.handshakes(), node.flows.inserted()), (1, 1));
+    assert_eq!((node.flows.handshakes(), node.flows.remembered()), (1, 1));
     passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
     passes_as(&mut node, "tcp rst", "tcp_reset");
     passes(&mut node, "ip udp");
-    node.edit(0, |entry| entry.stale.is_leaving = 0);
+    node.edit(0, |entry| entry.stale.leaving_until_ns = 0);
     passes_as(&mut node, "tcp syn, second address", "tcp_syn");
 }
 
@@ -83,7 +83,7 @@ fn clients_whose_syn_a_leaving_node_drops_are_told_of() {
     let Some(mut node) = resetting(&version_3()) else { return };
     passes_as(&mut node, "tcp syn", "tcp_syn");
     assert_eq!(node.flows.events(), [], "a node that stays has nothing to tell");
-    node.edit(0, |entry| entry.stale.is_leaving = 1);
+    node.edit(0, |entry| entry.stale.leaving_until_ns = u64::MAX);
     let refused = FlowEvent { key: flow_key(), kind: FlowEventKind::Refused, send_next: 0 };
     dropped(&mut node, "tcp syn", "tcp_leaving");
     assert_eq!(node.flows.events(), [refused]);
@@ -95,58 +95,105 @@ fn clients_whose_syn_a_leaving_node_drops_are_told_of() {
         dropped(&mut node, name, "vip_fenced");
     }
     assert_eq!(node.flows.events(), [], "nobody asks for a new connection");
-    node.edit(0, |entry| entry.stale.is_leaving = 0);
+    node.edit(0, |entry| entry.stale.leaving_until_ns = 0);
     dropped(&mut node, "tcp syn", "vip_fenced");
     assert_eq!(node.flows.events(), [], "a Backup tells of nobody");
 }
 
 #[test]
-fn when_not_all_handshakes_can_be_remembered_an_unknown_flow_is_no_stale_one() {
+fn when_a_handshake_could_not_be_remembered_an_unknown_flow_is_no_stale_one() {
     let options = Options { flows_max: 64, ..Options::default() };
     let Some(mut node) = resetting_with(&version_3(), options) else { return };
-    // Half of the capacity is certain to be remembered.
-    for port in 1..32 {
+    for port in 1..65 {
         went_on(&node.send(&Segment::from_port(port, SYN).frame()), "tcp_syn");
     }
-    assert_eq!(node.flows.inserted(), 31);
+    assert_eq!((node.flows.handshakes(), node.flows.count().missed), (64, 0));
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");
-    went_on(&node.send(&Segment::from_port(32, SYN).frame()), "tcp_syn");
+
+    // One more: it lives, and nobody knows it.
+    went_on(&node.send(&Segment::from_port(65, SYN).frame()), "tcp_syn");
+    assert_eq!((node.flows.handshakes(), node.flows.count().missed), (64, 1));
+    went_on(&node.send(&Segment::from_port(65, ACK).frame()), "tcp_unproven");
     passes_as(&mut node, "tcp ack", "tcp_unproven");
     passes_as(&mut node, "tcp no ack, fin", "tcp_unproven");
-    went_on(&node.send(&Segment::from_port(32, ACK).frame()), "tcp_handshake_seen");
 
-    // A flood of SYNs makes it no worse, and no larger.
+    // A flood of SYNs makes it no worse: who was known stays known.
     for port in 1_000..1_256 {
         went_on(&node.send(&Segment::from_port(port, SYN).frame()), "tcp_syn");
     }
-    assert!(node.flows.handshakes() <= 64, "{} remembered", node.flows.handshakes());
-    assert_eq!(node.flows.inserted(), 288);
-    passes_as(&mut node, "tcp ack", "tcp_unproven");
-    went_on(&node.send(&Segment::from_port(1_255, ACK).frame()), "tcp_handshake_seen");
+    assert_eq!((node.flows.handshakes(), node.flows.remembered()), (64, 64));
+    for port in 1..65 {
+        went_on(&node.send(&Segment::from_port(port, ACK).frame()), "tcp_handshake_seen");
+    }
 
     // The next takeover counts anew.
-    node.edit(0, |entry| entry.takeover.handshakes_before = 288);
+    let missed = node.flows.count().missed;
+    assert_eq!(missed, 257);
+    node.edit(0, |entry| entry.takeover.missed_before = missed);
     is_reset(&mut node, "tcp ack", "reset_unknown_flow");
 }
 
 #[test]
-fn half_of_the_capacity_is_counted_from_the_takeover() {
-    let Some(mut node) = resetting_with(&version_3(), Options { flows_max: 1000, ..Options::default() }) else {
-        return;
-    };
-    node.edit(0, |entry| entry.takeover.handshakes_before = 7_000);
-    for (inserted, is_whole) in [(7_000, true), (7_499, true), (7_500, false), (u64::MAX, false)] {
-        node.flows.set_inserted(inserted);
-        if is_whole {
-            is_reset(&mut node, "tcp ack", "reset_unknown_flow");
-        } else {
-            passes_as(&mut node, "tcp ack", "tcp_unproven");
-        }
-    }
-    // Never taken over: nothing is known of what came before.
-    node.flows.set_inserted(0);
+fn without_a_takeover_nothing_unknown_is_stale() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    is_reset(&mut node, "tcp ack", "reset_unknown_flow");
     node.edit(0, |entry| entry.takeover = Default::default());
     passes_as(&mut node, "tcp ack", "tcp_unproven");
+    // Nor is what a peer tells of: the flow may be this node's by now.
+    node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+    passes_as(&mut node, "tcp ack", "tcp_unproven");
+}
+
+#[test]
+fn what_a_peer_tells_after_the_takeover_is_no_proof() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    let flow = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
+    node.flows.set_missed(1);
+    node.edit(0, |entry| entry.takeover.at_ns = flow.since_ns);
+    passes_as(&mut node, "tcp ack", "tcp_unproven");
+    node.edit(0, |entry| entry.takeover.at_ns = flow.since_ns + 1);
+    is_reset(&mut node, "tcp ack", "reset_peer_flow");
+}
+
+#[test]
+fn an_old_handshake_does_not_hide_a_flow_that_was_the_peers_since() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    let since_ns = now_ns();
+    node.flows.add_flow_since(&flow_key(), FlowOrigin::Peer, since_ns);
+    node.edit(0, |entry| entry.takeover.at_ns = since_ns + 1);
+    is_reset(&mut node, "tcp ack", "reset_peer_flow");
+    // And one that the peer told of after the takeover does not hide the handshake.
+    node.edit(0, |entry| entry.takeover.at_ns = since_ns);
+    passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
+}
+
+#[test]
+fn a_flow_that_is_known_by_its_handshake_is_seen_to_live_and_to_end() {
+    let Some(mut node) = resetting(&version_3()) else { return };
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    let known = |node: &TestRun| node.flows.handshake(&flow_key()).expect("it is remembered");
+    assert_eq!((known(&node).used_ns, known(&node).ended_ns), (0, 0));
+    let outcome = node.send(&frame("tcp ack"));
+    assert!(outcome.clock.contains(&known(&node).used_ns), "{:?} not in {:?}", known(&node), outcome.clock);
+    assert_eq!(known(&node).ended_ns, 0);
+    for name in ["tcp fin", "tcp rst"] {
+        let outcome = node.send(&frame(name));
+        assert!(outcome.clock.contains(&known(&node).ended_ns), "{name}: {:?}", known(&node));
+    }
+    // What follows an end is still known, and ends it no less.
+    let ended = known(&node);
+    passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
+    assert_eq!(known(&node).ended_ns, ended.ended_ns);
+    assert!(known(&node).used_ns > ended.used_ns);
+    // The same ends, begun anew; and a SYN for a flow that lives, which may be forged, changes nothing.
+    let outcome = node.send(&frame("tcp syn"));
+    let begun = known(&node);
+    assert!(outcome.clock.contains(&begun.at_ns) && begun.ended_ns == 0 && begun.used_ns == 0, "{begun:?}");
+    passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
+    let used = known(&node);
+    passes_as(&mut node, "tcp syn", "tcp_syn");
+    assert_eq!(known(&node), used);
 }
 
 #[test]
@@ -154,15 +201,13 @@ fn a_peers_flow_is_reset_whatever_is_remembered() {
     let Some(mut node) = resetting(&version_3()) else { return };
     let flow = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
     for inserted in [0, u64::MAX] {
-        node.flows.set_inserted(inserted);
+        node.flows.set_missed(inserted);
         for name in ["tcp ack", "tcp no ack, fin and data", "tcp timestamps"] {
             let outcome = node.send(&frame(name));
             assert_eq!(outcome.verdict, Verdict::Transmit, "{name}");
             assert_eq!(outcome.frame, frame(&format!("{name}, reset")));
             assert!(outcome.counted_only(&["reset_peer_flow"]), "{name}: {:?}", outcome.counted);
-            let after = node.flows.flow(&flow_key()).expect("it is still known");
-            assert!(outcome.clock.contains(&after.reset_ns), "{name}: {after:?} not in {:?}", outcome.clock);
-            assert_eq!(after, Flow { reset_ns: after.reset_ns, ..flow }, "{name}");
+            assert_eq!(node.flows.flow(&flow_key()), Some(flow), "{name}: it is still to be told");
         }
     }
     assert_eq!(node.vip(VIP).resets, 6);
@@ -224,8 +269,7 @@ fn this_nodes_own_flows_are_the_kernels_to_end() {
         // A reset may be forged, and a SYN be an old one.
         passes_as(&mut node, "tcp rst", "tcp_reset");
         passes_as(&mut node, "tcp syn", "tcp_syn");
-        let after = node.flows.flow(&flow_key()).expect("it is the controller's to take out");
-        assert_eq!(after, Flow { reset_ns: after.reset_ns, ..flow });
+        assert_eq!(node.flows.flow(&flow_key()), Some(flow), "it is the controller's to take out");
     }
 }
 
@@ -248,13 +292,13 @@ fn another_owner(name: &str, counter: &str, is_owner: bool) {
         return;
     }
     assert!(outcome.clock.contains(&last_foreign_ns), "{name}: {last_foreign_ns} not in {:?}", outcome.clock);
-    passes_as(&mut node, "tcp ack", "tcp_split");
-    passes_as(&mut node, "tcp no ack, fin", "tcp_split");
+    dropped(&mut node, "tcp ack", "tcp_split");
+    dropped(&mut node, "tcp no ack, fin", "tcp_split");
     passes_as(&mut node, "tcp syn", "tcp_syn");
     passes_as(&mut node, "tcp ack", "tcp_handshake_seen");
     node.flows.forget_handshakes();
     let peers = node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
-    passes_as(&mut node, "tcp ack", "tcp_split");
+    dropped(&mut node, "tcp ack", "tcp_split");
     assert_eq!(node.flows.flow(&flow_key()), Some(peers), "{name}: not reset");
 
     // What was heard before the takeover says nothing about after it.
@@ -308,7 +352,7 @@ fn another_owner_is_believed_in_for_four_intervals() {
                 entry.heard.last_foreign_ns = now_ns() - ago_ns;
             });
             if is_split {
-                passes_as(&mut node, "tcp ack", "tcp_split");
+                dropped(&mut node, "tcp ack", "tcp_split");
             } else {
                 is_reset(&mut node, "tcp ack", "reset_unknown_flow");
             }

@@ -203,7 +203,7 @@ fn a_socket_here_counts_more_than_what_a_peer_told() {
         let flow = node.flows.add_flow(&segment.key(), FlowOrigin::Peer);
         known(node, &segment, "tcp_socket");
         ensure!(node.flows.flow(&segment.key()).is_none_or(|after| after == flow), "it was reset");
-        node.flows.set_inserted(u64::MAX);
+        node.flows.set_missed(u64::MAX);
         known(node, &segment, "tcp_socket");
         node.flows.add_flow(&flow_key(), FlowOrigin::Peer);
         is_reset(node, "tcp ack", "reset_peer_flow");

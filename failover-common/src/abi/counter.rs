@@ -85,10 +85,10 @@ counters! {
     TcpLeaving => tcp_leaving,
     /// TCP segments passed: RST, which nothing answers.
     TcpReset => tcp_reset,
-    /// TCP segments passed, though nobody here knows their flow: too many connections began since the
-    /// takeover for all to be remembered.
+    /// TCP segments passed, though nobody here knows their flow: nothing was taken over, or more
+    /// connections began since than can be remembered.
     TcpUnproven => tcp_unproven,
-    /// TCP segments passed, though nobody here knows their flow: another owner of the address was heard.
+    /// Stale TCP segments dropped: another owner of the address was heard, whose flow it may be.
     TcpSplit => tcp_split,
     /// TCP fragments, passed.
     TcpFragment => tcp_fragment,
@@ -101,6 +101,9 @@ counters! {
     TcpBadSource => tcp_bad_source,
     /// TCP segments of no flow known here, passed: IPv4 or TCP options that run past their header.
     TcpBadOptions => tcp_bad_options,
+    /// TCP segments of no flow known here, passed: on an interface in generic mode, a form that only
+    /// the kernel can answer (a checksum left to the hardware, or several segments joined).
+    TcpGeneric => tcp_generic,
     /// Connections of this node that are not remembered: the table of flows is full.
     FlowTableFull => flow_table_full,
     /// Events of flows lost to a full ring.

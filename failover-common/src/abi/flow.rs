@@ -40,8 +40,6 @@ pub enum FlowOrigin {
 pub struct Flow {
     /// When this node learned of it, CLOCK_BOOTTIME nanoseconds.
     pub since_ns: u64,
-    /// When the XDP program last answered a segment of it with a reset; 0: never.
-    pub reset_ns: u64,
     /// Who serves it.
     pub origin: FlowOrigin,
     /// Of a peer's flow: the index of the peer in the configuration.
@@ -59,20 +57,29 @@ pub struct Flow {
 
 /// A handshake of a flow that this node saw while it held the address: the flow is alive here,
 /// socket or not (another namespace, DNAT, IPVS, a connection made from the address).
+///
+/// Written by the XDP program, taken out by the controller when it is over or nothing followed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Handshake {
     /// When its SYN was seen, CLOCK_BOOTTIME nanoseconds.
     pub at_ns: u64,
+    /// When a later segment was last seen that no socket here took, or 0.
+    pub used_ns: u64,
+    /// When it ended, as far as this node can tell: its socket closed, or a FIN or RST of the client;
+    /// or 0.
+    pub ended_ns: u64,
 }
 
-/// How many handshakes were ever put into `HANDSHAKES`. Old ones give way to new ones there, so
-/// this says for how long the memory is whole ([`crate::stale::is_memory_whole`]).
+/// How many handshakes there were.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct HandshakeCount {
-    /// Since the map was made.
-    pub inserted: u64,
+    /// Remembered, since the map was made.
+    pub remembered: u64,
+    /// Not remembered, because the map was full: from then on an unknown flow may be alive here
+    /// ([`crate::stale::is_memory_whole`]).
+    pub missed: u64,
 }
 
 /// One CPU's token bucket for resets.
@@ -118,6 +125,8 @@ pub struct FlowStatus {
     pub tickles: u64,
     /// Resets sent to clients of other nodes after a takeover, unasked, with replicated numbers.
     pub direct_resets: u64,
+    /// Of both, those that could not be sent: no route to the client, no socket.
+    pub unsent: u64,
     /// Connections of this node that it reset before it let an address go.
     pub destroyed: u64,
     /// Replication messages and connections that were refused: strangers, forged, replayed, broken.
@@ -149,16 +158,16 @@ pub struct Peer {
 pin_layout!(FlowKey, size = 36, align = 2, fields = [
     local: Address, remote: Address, local_port: u16, remote_port: u16,
 ]);
-pin_layout!(Flow, size = 40, align = 8, fields = [
-    since_ns: u64, reset_ns: u64, origin: FlowOrigin, peer: u32, sync: u32, send_next: u32, has_send_next: u32,
+pin_layout!(Flow, size = 32, align = 8, fields = [
+    since_ns: u64, origin: FlowOrigin, peer: u32, sync: u32, send_next: u32, has_send_next: u32,
     _pad: u32,
 ]);
-pin_layout!(Handshake, size = 8, align = 8, fields = [at_ns: u64]);
-pin_layout!(HandshakeCount, size = 8, align = 8, fields = [inserted: u64]);
+pin_layout!(Handshake, size = 24, align = 8, fields = [at_ns: u64, used_ns: u64, ended_ns: u64]);
+pin_layout!(HandshakeCount, size = 16, align = 8, fields = [remembered: u64, missed: u64]);
 pin_layout!(ResetBudget, size = 16, align = 8, fields = [tokens_nano: u64, filled_ns: u64]);
 pin_layout!(FlowEvent, size = 44, align = 4, fields = [key: FlowKey, kind: FlowEventKind, send_next: u32]);
-pin_layout!(FlowStatus, size = 32, align = 8, fields = [
-    tickles: u64, direct_resets: u64, destroyed: u64, replication_refused: u64,
+pin_layout!(FlowStatus, size = 40, align = 8, fields = [
+    tickles: u64, direct_resets: u64, unsent: u64, destroyed: u64, replication_refused: u64,
 ]);
 pin_layout!(Peer, size = 48, align = 8, fields = [
     address: Address, port: u16, is_sending: u8, is_receiving: u8, lag_ms: u32, sent_bytes: u64, received_bytes: u64,

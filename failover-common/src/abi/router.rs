@@ -1,8 +1,8 @@
 //! One virtual router's entry: the lease, what the kernel heard, what it must compare with, and
 //! what people want to see.
 //!
-//! Each sub-structure has one writer, so nothing needs a lock: `lease`, `settings` and `report`
-//! belong to the controller (through a memory map, field by field), `heard` to the XDP program.
+//! Each sub-structure has one writer, so nothing needs a lock: `lease`, `settings`, `report`,
+//! `takeover` and `stale` belong to the controller (through a memory map, field by field), `heard` to the XDP program.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, TryFromBytes};
 
@@ -177,25 +177,34 @@ impl StaleAction {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct StalePolicy {
-    /// For this long after a takeover they are dropped whatever `action` says, nanoseconds.
-    pub hold_ns: u64,
-    /// The service's ports that this is about, host byte order, then zeros; none: all ports.
-    pub ports: [u16; STALE_PORTS_MAX],
+    /// Until then, CLOCK_BOOTTIME nanoseconds, SYNs are dropped and told of: this node is letting the
+    /// addresses go, and the next one is to have them. 0: it stays.
+    pub leaving_until_ns: u64,
+    /// For this long after a takeover they are dropped instead of reset, milliseconds.
+    pub hold_ms: u32,
     /// What they get.
     pub action: StaleAction,
-    /// 1 from when this node resets its own connections, because it lets the addresses go, until it
-    /// takes them again: new ones are dropped and told of, so that the next node gets them.
-    pub is_leaving: u32,
+    /// The service's ports that this is about, host byte order, then zeros; none: all ports.
+    pub ports: [u16; STALE_PORTS_MAX],
 }
 
-/// When this node last became Active. Written by the controller alone, before the lease.
+impl StalePolicy {
+    /// `hold_ms` in nanoseconds.
+    #[inline(always)]
+    pub const fn hold_ns(&self) -> u64 {
+        self.hold_ms as u64 * 1_000_000
+    }
+}
+
+/// When this node last took the addresses over from another. Written by the controller alone, before
+/// the lease.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Takeover {
-    /// CLOCK_BOOTTIME nanoseconds; 0: never.
+    /// CLOCK_BOOTTIME nanoseconds; 0: never, nobody else was heard.
     pub at_ns: u64,
-    /// [`HandshakeCount::inserted`](super::HandshakeCount) then.
-    pub handshakes_before: u64,
+    /// [`HandshakeCount::missed`](super::HandshakeCount) then.
+    pub missed_before: u64,
 }
 
 /// The entry. 256 bytes: four cache lines, shared with no other router.
@@ -210,7 +219,7 @@ pub struct VirtualRouter {
     pub settings: Settings,
     /// What people see.
     pub report: Report,
-    /// Since when this node is Active.
+    /// From when on connections are this node's.
     pub takeover: Takeover,
     /// What stale TCP segments get.
     pub stale: StalePolicy,
@@ -230,9 +239,9 @@ pin_layout!(Report, size = 56, align = 8, fields = [
     name: [u8; 32], since_unix_ms: u64, adverts_sent: u64, transitions: u32, state: State,
 ]);
 pin_layout!(StalePolicy, size = 48, align = 8, fields = [
-    hold_ns: u64, ports: [u16; STALE_PORTS_MAX], action: StaleAction, is_leaving: u32,
+    leaving_until_ns: u64, hold_ms: u32, action: StaleAction, ports: [u16; STALE_PORTS_MAX],
 ]);
-pin_layout!(Takeover, size = 16, align = 8, fields = [at_ns: u64, handshakes_before: u64]);
+pin_layout!(Takeover, size = 16, align = 8, fields = [at_ns: u64, missed_before: u64]);
 pin_layout!(VirtualRouter, size = 256, align = 8, fields = [
     lease: Lease, heard: Heard, settings: Settings, report: Report, takeover: Takeover, stale: StalePolicy,
 ]);

@@ -98,10 +98,15 @@ pub fn checksum_holds<F: Frame + ?Sized>(
     tcp: &TcpHeader,
     tcp_len: usize,
 ) -> bool {
-    let pseudo = pseudo_sum(ip.source, ip.destination, tcp_len as u16);
     let Some(mut sum) = frame.sum(offset, tcp_len) else { return false };
-    sum.add_sum(pseudo);
-    sum.folded() == 0xffff || tcp.checksum.get() == pseudo.folded()
+    sum.add_sum(pseudo_sum(ip.source, ip.destination, tcp_len as u16));
+    sum.folded() == 0xffff || !has_whole_checksum(ip, tcp, tcp_len)
+}
+
+/// Whether the checksum is not one that is left to the hardware.
+#[inline(always)]
+pub fn has_whole_checksum(ip: &Ipv4Header, tcp: &TcpHeader, tcp_len: usize) -> bool {
+    tcp.checksum.get() != pseudo_sum(ip.source, ip.destination, tcp_len as u16).folded()
 }
 
 /// Whether a chain of IPv4 or TCP options (RFC 791 3.1, RFC 9293 3.2: the same form) keeps inside the `len` bytes at

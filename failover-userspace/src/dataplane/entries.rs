@@ -151,13 +151,29 @@ impl Entry {
         unsafe { read_volatile(addr_of!((*self.at()).takeover)) }
     }
 
-    /// Notes that this node is Active from now on. Call it before the lease is stored.
+    /// Notes that this node takes the addresses over now. Call it before the lease is stored.
     pub fn set_takeover(&self, at_ns: u64) {
-        // SAFETY: one u64 at the beginning of a mapping that lives as long as `self.handshakes`; the kernel only adds.
-        let inserted = unsafe { AtomicU64::from_ptr(self.handshakes.as_mut_ptr().cast()) }.load(Ordering::SeqCst);
-        let takeover = Takeover { at_ns, handshakes_before: inserted };
+        let counts = self.handshakes.as_mut_ptr().cast::<HandshakeCount>();
+        // SAFETY: inside a mapping of one `HandshakeCount`, which lives as long as `self.handshakes`; the kernel only adds.
+        let missed = unsafe { AtomicU64::from_ptr(addr_of_mut!((*counts).missed)) }.load(Ordering::SeqCst);
+        self.store_takeover(Takeover { at_ns, missed_before: missed });
+    }
+
+    /// Forgets that it took them over: what it does not know may have begun here.
+    pub fn forget_takeover(&self) {
+        self.store_takeover(Takeover::default());
+    }
+
+    fn store_takeover(&self, takeover: Takeover) {
         // SAFETY: inside the mapping; this side is the only writer.
         unsafe { write_volatile(addr_of_mut!((*self.at()).takeover), takeover) };
+    }
+
+    /// What stale segments get.
+    pub fn stale(&self) -> StalePolicy {
+        // SAFETY: as in `heard`.
+        let bytes = unsafe { read_volatile(addr_of!((*self.at()).stale).cast::<[u8; size_of::<StalePolicy>()]>()) };
+        StalePolicy::try_read_from_bytes(&bytes).unwrap_or_default()
     }
 
     /// Replaces what stale segments get. The kernel may see some fields old and some new for a moment.
@@ -166,10 +182,11 @@ impl Entry {
         unsafe { write_volatile(addr_of_mut!((*self.at()).stale), *policy) };
     }
 
-    /// Says whether new connections are kept away, because the addresses are about to be let go.
-    pub fn set_leaving(&self, is_leaving: bool) {
-        // SAFETY: inside the mapping; this side is the only writer.
-        unsafe { write_volatile(addr_of_mut!((*self.at()).stale.is_leaving), u32::from(is_leaving)) };
+    /// Keeps new connections away until then, CLOCK_BOOTTIME nanoseconds, because the addresses are let go; 0: lets them
+    /// in.
+    pub fn set_leaving_until(&self, until_ns: u64) {
+        // SAFETY: see `word`.
+        self.word(|at| unsafe { addr_of_mut!((*at).stale.leaving_until_ns) }).store(until_ns, Ordering::SeqCst);
     }
 
     /// Counts an advert that was sent.

@@ -101,7 +101,7 @@ fn layout(name: &str) -> (MapType, u32, u32) {
         META => of(MapType::Array, 4, size_of::<Meta>()),
         INTERFACES => of(MapType::Hash, 4, size_of::<Interface>()),
         FLOWS => of(MapType::Hash, size_of::<FlowKey>(), size_of::<Flow>()),
-        HANDSHAKES => of(MapType::LruHash, size_of::<FlowKey>(), size_of::<Handshake>()),
+        HANDSHAKES => of(MapType::Hash, size_of::<FlowKey>(), size_of::<Handshake>()),
         HANDSHAKE_COUNT => of(MapType::Array, 4, size_of::<HandshakeCount>()),
         FLOW_ADDRESSES => of(MapType::Hash, size_of::<Address>(), 4),
         FLOW_STATUS => of(MapType::Array, 4, size_of::<FlowStatus>()),
@@ -128,8 +128,8 @@ pub struct Snapshot {
     pub own_flows: u64,
     /// Connections that peers told of.
     pub peer_flows: u64,
-    /// Handshakes ever seen.
-    pub handshakes_seen: u64,
+    /// Handshakes seen.
+    pub handshakes: HandshakeCount,
     /// What was done about stale flows.
     pub flow_status: FlowStatus,
     /// The peers by their index in the configuration.
@@ -152,6 +152,8 @@ impl Snapshot {
             FlowOrigin::Peer => peer_flows += 1,
             FlowOrigin::Socket | FlowOrigin::Found => own_flows += 1,
         })?;
+        let mut peers = read_hash::<u32, Peer, 4, { size_of::<Peer>() }>(pin_path, PEERS)?;
+        peers.sort_by_key(|(index, _)| *index);
         let count = array::<{ size_of::<HandshakeCount>() }>(open(pin_path, HANDSHAKE_COUNT)?)?.get(&0, 0)?;
         Ok(Self {
             meta,
@@ -162,9 +164,9 @@ impl Snapshot {
             flows_max,
             own_flows,
             peer_flows,
-            handshakes_seen: count.read::<HandshakeCount>()?.inserted,
+            handshakes: count.read()?,
             flow_status: array::<{ size_of::<FlowStatus>() }>(open(pin_path, FLOW_STATUS)?)?.get(&0, 0)?.read()?,
-            peers: read_hash::<u32, Peer, 4, { size_of::<Peer>() }>(pin_path, PEERS)?,
+            peers,
         })
     }
 }

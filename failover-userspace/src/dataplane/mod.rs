@@ -21,7 +21,7 @@ use aya::{Ebpf, EbpfLoader};
 use failover_common::abi::{
     ABI_VERSION, AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, EVENTS, FAMILY_IPV4, FLOWS, HANDSHAKE_COUNT, HANDSHAKES,
     INTERFACES, Interface as InterfaceValue, META, Meta, ROUTER_INDEX, Report, RouterKey, STALE_PORTS_MAX, Settings,
-    StalePolicy, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, XdpMode as Mode,
+    StaleAction, StalePolicy, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, XdpMode as Mode,
 };
 use failover_common::address::Address;
 
@@ -31,6 +31,7 @@ use crate::interface::Interface;
 use crate::plan::Plan;
 pub use entries::{Entries, Entry};
 use maps::{Raw, Snapshot};
+pub use sockets::FlowEvents;
 
 /// The compiled program; empty when this binary was built without it.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/failover-xdp"));
@@ -61,8 +62,8 @@ pub struct Started {
     pub entries: Entries,
     /// The events.
     pub events: RingBuf<aya::maps::MapData>,
-    /// The events of flows, when the kernel's TCP tells of any.
-    pub flow_events: Option<RingBuf<aya::maps::MapData>>,
+    /// The events of flows, when any are remembered.
+    pub flow_events: Option<FlowEvents>,
     /// Whether the entries are an earlier controller's, with leases that may be live.
     pub adopted: bool,
     /// For each virtual router, the addresses that are the interface's own and stay.
@@ -170,7 +171,12 @@ impl DataPlane {
             let config = &config.virtual_routers[index];
             let interface = &plan.interfaces[router.interface];
             entry.set_settings(&settings(config, interface, router.own_address));
-            entry.set_stale(&stale_policy(&config.stale_connections));
+            let (before, policy) = (entry.stale(), stale_policy(&config.stale_connections));
+            if before.action == StaleAction::Pass || before.ports != policy.ports {
+                // Handshakes of connections that are looked at from now on may not have been remembered.
+                entry.forget_takeover();
+            }
+            entry.set_stale(&policy);
             if !adopted {
                 entry.set_report(&Report { name: padded(&config.name), ..Report::default() });
             }
@@ -179,7 +185,7 @@ impl DataPlane {
         for interface in &plan.interfaces {
             data_plane.attach(interface)?;
         }
-        let flow_events = sockets::watch(&mut data_plane.ebpf, config);
+        let flow_events = sockets::watch(&mut data_plane.ebpf, config)?;
         Ok(Started { data_plane, entries, events, flow_events, adopted, own })
     }
 
@@ -326,7 +332,7 @@ fn stale_policy(config: &StaleConnections) -> StalePolicy {
     for (port, configured) in ports.iter_mut().zip(&config.ports) {
         *port = *configured;
     }
-    StalePolicy { hold_ns: config.hold.as_nanos() as u64, ports, action: config.action, is_leaving: 0 }
+    StalePolicy { leaving_until_ns: 0, hold_ms: config.hold.as_millis() as u32, action: config.action, ports }
 }
 
 /// An interface may carry our program, or none. Somebody else's is never replaced.
@@ -404,15 +410,12 @@ pub fn put_addresses(snapshot: &Snapshot) -> Vec<(u32, Ipv4Addr)> {
 
 fn load(config: &Config, routers: u32) -> Result<Ebpf> {
     let DataPlaneConfig { pin_path, flows_max, resets_per_second, .. } = &config.data_plane;
-    let (capacity, rate) = (u64::from(*flows_max), u64::from(*resets_per_second));
+    let rate = u64::from(*resets_per_second);
     let cookie = sockets::netns_cookie();
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(VIRTUAL_ROUTERS, routers);
     loader.map_max_entries(FLOWS, *flows_max).map_max_entries(HANDSHAKES, *flows_max);
-    loader
-        .override_global("HANDSHAKES_CAPACITY", &capacity, true)
-        .override_global("RESETS_PER_SECOND", &rate, true)
-        .override_global("NETNS_COOKIE", &cookie, true);
+    loader.override_global("RESETS_PER_SECOND", &rate, true).override_global("NETNS_COOKIE", &cookie, true);
     for name in maps::MAP_NAMES {
         loader.map_pin_path(name, maps::pin(pin_path, name));
     }

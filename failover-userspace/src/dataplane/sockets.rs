@@ -22,16 +22,31 @@ use crate::config::Config;
 /// The program's name in the object.
 const PROGRAM: &str = "flows";
 
-/// Attaches it. `None` when no virtual router wants its connections remembered, or, after a warning, when it cannot be.
-pub fn watch(ebpf: &mut Ebpf, config: &Config) -> Option<RingBuf<MapData>> {
-    let watched = name_addresses(config).and_then(|wanted| if wanted { attach(ebpf).map(Some) } else { Ok(None) });
-    watched.unwrap_or_else(|error| {
+/// The ring of what happens to flows.
+pub struct FlowEvents {
+    /// The ring. The XDP program writes to it, too.
+    pub ring: RingBuf<MapData>,
+    /// Whether the socket program does.
+    pub is_watched: bool,
+}
+
+/// Attaches it. `None` when no virtual router wants its connections remembered. That it cannot be attached is told.
+///
+/// # Errors
+/// When the maps are not there.
+pub fn watch(ebpf: &mut Ebpf, config: &Config) -> Result<Option<FlowEvents>> {
+    if !name_addresses(config)? {
+        return Ok(None);
+    }
+    let ring = RingBuf::try_from(ebpf.take_map(FLOW_EVENTS).context("the object has no FLOW_EVENTS")?)?;
+    let attached = attach(ebpf);
+    if let Err(error) = &attached {
         tracing::warn!(
             error = format!("{error:#}"),
             "connections cannot be remembered: after a takeover, clients that say nothing are not told"
         );
-        None
-    })
+    }
+    Ok(Some(FlowEvents { ring, is_watched: attached.is_ok() }))
 }
 
 /// Lists the addresses whose connections are remembered; `false` when there are none.
@@ -53,8 +68,7 @@ fn name_addresses(config: &Config) -> Result<bool> {
     Ok(is_any)
 }
 
-fn attach(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
-    let events = RingBuf::try_from(ebpf.take_map(FLOW_EVENTS).context("the object has no FLOW_EVENTS")?)?;
+fn attach(ebpf: &mut Ebpf) -> Result<()> {
     let path = cgroup_root()?;
     let root = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
     let program: &mut SockOps = ebpf.program_mut(PROGRAM).context("the object has no socket program")?.try_into()?;
@@ -62,7 +76,7 @@ fn attach(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>> {
     // A link to a group always stands beside others, and takes no flag that says so (cgroup_bpf_link_attach).
     let attached = program.attach(root, CgroupAttachMode::Single);
     attached.with_context(|| format!("attaching the socket program to {}", path.display()))?;
-    Ok(events)
+    Ok(())
 }
 
 /// Where the tree of version 2 control groups is mounted: every socket's group is below it.

@@ -72,13 +72,19 @@ pub fn list(addresses: &[Ipv4Addr]) -> Result<Vec<FlowKey>> {
     Ok(sockets.iter().map(Socket::key).collect())
 }
 
-/// Resets the TCP connections of this network namespace whose local address is one of these and that are meant, as
-/// `ss -K` does: the kernel sends each client an exact reset and the process gets ECONNABORTED. Half-made ones are forgotten without a
-/// word; listeners live on. Returns when `budget` is used up, at most one batch of 64 late.
+/// Resets the TCP connections of this network namespace whose local address is one of these and that are `theirs`, as
+/// `ss -K` does: the kernel sends each client an exact reset and the process gets ECONNABORTED. Half-made ones are
+/// forgotten without a word; listeners live on. Returns when `budget` is used up, or it is not `meant` any more, at most
+/// one batch of 64 late.
 ///
 /// # Errors
 /// Without CAP_NET_ADMIN, when the kernel has no INET_DIAG, or when a system call fails.
-pub fn destroy(addresses: &[Ipv4Addr], is_meant: impl Fn(&FlowKey) -> bool, budget: Duration) -> Result<Destroyed> {
+pub fn destroy(
+    addresses: &[Ipv4Addr],
+    is_theirs: impl Fn(&FlowKey) -> bool,
+    is_meant: impl Fn() -> bool,
+    budget: Duration,
+) -> Result<Destroyed> {
     let deadline = Instant::now() + budget;
     let wanted = wanted(addresses);
     let mut netlink = Netlink::open().context("opening a netlink socket")?;
@@ -88,10 +94,10 @@ pub fn destroy(addresses: &[Ipv4Addr], is_meant: impl Fn(&FlowKey) -> bool, budg
             Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
             sockets => sockets.context("listing the TCP sockets to reset")?,
         };
-        sockets.retain(|socket| is_meant(&socket.key()));
+        sockets.retain(|socket| is_theirs(&socket.key()));
         left = Some(sockets.len());
         for batch in sockets.chunks(BATCH) {
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || !is_meant() {
                 return Ok(Destroyed::Done { count, left });
             }
             let failed = persist(|| netlink.destroy(batch)).context("resetting TCP sockets")?;

@@ -2,16 +2,19 @@
 //! has the peers' clients told; and keeps what was found at the start true.
 
 use std::cell::RefCell;
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use failover_common::abi::{FLOW_EVENTS_BYTES, FlowEvent, FlowEventKind, FlowKey, FlowOrigin, StaleAction};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use failover_common::stale::{is_split, is_taken_over};
+use tokio::sync::mpsc::{self, UnboundedReceiver, WeakUnboundedSender};
+use tokio::sync::oneshot;
 use zerocopy::TryFromBytes;
 
 use super::leaving;
@@ -21,7 +24,7 @@ use super::sockets;
 use super::tickle::{Rounds, Segment, Sender, Sent};
 use crate::clock::{self, Timer};
 use crate::config::{Config, VirtualRouter};
-use crate::dataplane::{Entries, maps};
+use crate::dataplane::{Entries, FlowEvents, maps};
 use crate::replication::{Change, News, Record, Replication};
 
 /// How often the ring is read, and peers are told.
@@ -36,14 +39,25 @@ const LEAVING_FLUSH_NS: u64 = 5_000_000;
 const REFUSED_KEPT_NS: u64 = 1_000_000_000;
 /// Of more at once, the rest waits for that second.
 const REFUSED_MAX: usize = 65_536;
+/// So many at a time, 100,000 a second.
+const ASK_AGAIN_MAX: usize = 500;
 /// Batches that wait for the replication; more are lost, and cost a whole table.
 const NEWS_MAX: usize = 16;
 
 /// What the other threads want. Unbounded: takeovers are paced by the election.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Wish {
     /// The addresses of that virtual router were taken over: their clients are to be told.
     TookOver(usize),
+    /// The addresses of that virtual router go: this node's connections on them are to be reset.
+    Leave {
+        /// Index of the virtual router.
+        router: usize,
+        /// Whether its interface is gone: no reset gets out, so the peers have to go on knowing the clients.
+        is_gone: bool,
+        /// Dropped when it is done.
+        done: oneshot::Sender<Infallible>,
+    },
     /// That many connections of this node were reset.
     Destroyed(u64),
     /// Peers are to be told now what happened.
@@ -55,9 +69,18 @@ pub struct Flows {
     config: Arc<Config>,
     entries: Entries,
     events: Option<RingBuf<MapData>>,
+    /// Whether the kernel's TCP tells of connections.
+    is_watched: bool,
     shared: Rc<RefCell<Shared>>,
     rounds: Rounds,
-    senders: HashMap<Ipv4Addr, Sender>,
+    /// `None`: it could not be opened, which was told.
+    senders: HashMap<Ipv4Addr, Option<Sender>>,
+    /// Virtual routers that were taken over, whose clients are told from then on: `hold` gives a state sync time.
+    held: Vec<(u64, usize)>,
+    /// Virtual routers whose interface is gone with the addresses.
+    gone: HashSet<usize>,
+    /// For the threads that reset connections; weak, or the thread would wait for itself to end.
+    wishes: WeakUnboundedSender<Wish>,
     /// Connections that nobody reports the end of.
     found: HashSet<FlowKey>,
     /// Clients whose SYN this node dropped as it let the address go, with the time: they wait for whoever has it next.
@@ -72,18 +95,27 @@ impl Flows {
     ///
     /// # Errors
     /// When the maps cannot be opened.
-    pub fn new(config: Arc<Config>, entries: Entries, events: Option<RingBuf<MapData>>) -> Result<Self> {
-        let mut memory = Memory::open(&config.data_plane.pin_path)?;
-        memory.forget_peers()?;
+    pub fn new(
+        config: Arc<Config>,
+        entries: Entries,
+        events: Option<FlowEvents>,
+        wishes: WeakUnboundedSender<Wish>,
+    ) -> Result<Self> {
+        let memory = Memory::open(&config.data_plane.pin_path)?;
         let peers = config.replication.as_ref().map_or(0, |replication| replication.peers.len());
         let shared = Rc::new(RefCell::new(Shared::new(memory, peers)));
+        let (events, is_watched) = events.map_or((None, false), |events| (Some(events.ring), events.is_watched));
         let mut flows = Self {
             config,
             entries,
             events,
+            is_watched,
             shared,
             rounds: Rounds::default(),
             senders: HashMap::new(),
+            held: Vec::new(),
+            gone: HashSet::new(),
+            wishes,
             found: HashSet::new(),
             refused: HashMap::new(),
             leaving_until_ns: 0,
@@ -125,12 +157,14 @@ impl Flows {
         let mut flush_ns = clock::now_ns();
         let mut look_ns = flush_ns + LOOK_NS;
         loop {
-            let next_ns = self.rounds.next_ns().map_or(flush_ns, |next_ns| next_ns.min(flush_ns));
-            timer.arm(Some(next_ns)).context("arming the timer")?;
+            let held_ns = self.held.iter().map(|(due_ns, _)| *due_ns).min();
+            let next_ns = [Some(flush_ns), self.rounds.next_ns(), held_ns].into_iter().flatten().min();
+            timer.arm(next_ns).context("arming the timer")?;
             tokio::select! {
                 biased;
                 wish = wishes.recv() => match wish {
-                    Some(Wish::TookOver(router)) => self.take_over(router),
+                    Some(Wish::TookOver(router)) => self.hold(router),
+                    Some(Wish::Leave { router, is_gone, done }) => self.leave(router, is_gone, done),
                     Some(Wish::Destroyed(count)) => {
                         self.shared.borrow_mut().memory.show(|status| status.destroyed += count);
                         self.leaving_until_ns = clock::now_ns() + REFUSED_KEPT_NS;
@@ -142,6 +176,7 @@ impl Flows {
                 fired = timer.fired() => fired.context("waiting for the timer")?,
             }
             let now_ns = clock::now_ns();
+            self.take_over_due(now_ns);
             self.tell_clients(now_ns);
             if now_ns >= look_ns {
                 look_ns = now_ns + LOOK_NS;
@@ -195,6 +230,8 @@ impl Flows {
     fn drain(&mut self) -> Vec<Change> {
         let Some(events) = &mut self.events else { return Vec::new() };
         let mut changes = HashMap::new();
+        let (config, gone) = (&self.config, &self.gone);
+        let is_gone = |key: &FlowKey| gone.iter().any(|router| is_of(&config.virtual_routers[*router], key));
         // More than fit into it, so that a busy node cannot keep this loop.
         for _ in 0..FLOW_EVENTS_BYTES / 32 {
             let Some(item) = events.next() else { break };
@@ -205,7 +242,12 @@ impl Flows {
                 }
                 continue;
             }
-            self.found.remove(&event.key);
+            if self.found.remove(&event.key) && event.kind == FlowEventKind::Closed {
+                self.shared.borrow_mut().memory.remove_found(&event.key);
+            }
+            if event.kind == FlowEventKind::Closed && is_gone(&event.key) {
+                continue;
+            }
             let change = match event.kind {
                 FlowEventKind::Opened => Change::Opened(Record { key: event.key, send_next: Some(event.send_next) }),
                 FlowEventKind::Closed | FlowEventKind::Refused => Change::Closed(event.key),
@@ -220,14 +262,19 @@ impl Flows {
     /// another node is there to be asked.
     fn ask_again(&mut self) {
         let Self { config, entries, senders, refused, .. } = self;
-        let now_ns = clock::now_ns();
-        let has_successor = |key: &FlowKey, at_ns| {
-            let mut routers = (0_u32..).zip(&config.virtual_routers).filter(|(_, router)| is_of(router, key));
-            routers.any(|(index, _)| entries.entry(index).is_some_and(|entry| leaving::has_successor(&entry, at_ns)))
-        };
+        if refused.is_empty() {
+            return;
+        }
+        let left: Vec<_> = (0_u32..)
+            .zip(&config.virtual_routers)
+            .filter(|(index, _)| entries.entry(*index).is_some_and(|entry| leaving::has_successor(&entry)))
+            .map(|(_, router)| router)
+            .collect();
+        let (now_ns, mut budget) = (clock::now_ns(), ASK_AGAIN_MAX);
         refused.retain(|key, at_ns| {
-            let is_due = has_successor(key, *at_ns);
+            let is_due = budget > 0 && left.iter().any(|router| is_of(router, key));
             if is_due {
+                budget -= 1;
                 // One that does not go out is only asked later.
                 let _ = send(senders, key, Segment::Tickle(None));
             }
@@ -235,27 +282,75 @@ impl Flows {
         });
     }
 
+    /// Resets this node's connections on a thread of their own: many take as long as a second.
+    fn leave(&mut self, router: usize, is_gone: bool, done: oneshot::Sender<Infallible>) {
+        let (Some(entry), true) = (self.entries.entry(router as u32), router < self.config.virtual_routers.len())
+        else {
+            return;
+        };
+        if is_gone {
+            self.gone.insert(router);
+        }
+        let (config, Some(wishes)) = (self.config.clone(), self.wishes.upgrade()) else { return };
+        let reset = move || {
+            // Taken again meanwhile, they live on.
+            let is_meant = || !entry.is_live(clock::now_ns());
+            leaving::reset_connections(&[&config.virtual_routers[router]], is_meant, &wishes);
+            drop(done);
+        };
+        if let Err(error) = thread::Builder::new().name("leave".into()).spawn(reset) {
+            tracing::warn!(%error, "no thread to reset connections on: their clients learn of the move when they next speak");
+        }
+    }
+
     fn read_events_lost(&self) -> u64 {
         maps::read_counters(&self.config.data_plane.pin_path).map_or(0, |counters| counters.flow_event_lost)
     }
 
+    /// Notes a takeover, for when its hold is over.
+    fn hold(&mut self, router: usize) {
+        let (Some(entry), Some(config)) = (self.entries.entry(router as u32), self.config.virtual_routers.get(router))
+        else {
+            return;
+        };
+        self.gone.remove(&router);
+        self.held.retain(|(_, held)| *held != router);
+        self.held.push((entry.takeover().at_ns + config.stale_connections.hold.as_nanos() as u64, router));
+    }
+
+    fn take_over_due(&mut self, now_ns: u64) {
+        let (due, held) = self.held.iter().partition(|(due_ns, _)| *due_ns <= now_ns);
+        self.held = held;
+        let due: Vec<(u64, usize)> = due;
+        due.into_iter().for_each(|(_, router)| self.take_over(router));
+    }
+
     /// Clients of the node that had the addresses before.
     fn take_over(&mut self, router: usize) {
-        let Some(config) = self.config.virtual_routers.get(router) else { return };
+        let (Some(entry), Some(config)) = (self.entries.entry(router as u32), self.config.virtual_routers.get(router))
+        else {
+            return;
+        };
         if config.stale_connections.action != StaleAction::Reset {
             return;
         }
+        let takeover = entry.takeover();
         let mut clients = Vec::new();
         let read = self.shared.borrow().memory.for_each(|key, flow| {
-            if flow.origin == FlowOrigin::Peer && is_of(config, &key) {
+            if flow.origin == FlowOrigin::Peer && is_taken_over(&takeover, flow.since_ns) && is_of(config, &key) {
                 clients.push((key, (flow.has_send_next != 0).then_some(flow.send_next)));
             }
         });
         if let Err(error) = read {
-            tracing::warn!(instance = %config.name, error = format!("{error:#}"), "silent clients of the node before are not told");
+            tracing::warn!(
+                instance = %config.name,
+                error = format!("{error:#}"),
+                "silent clients of the node before are not told"
+            );
         }
         if !clients.is_empty() {
-            tracing::info!(instance = %config.name, clients = clients.len(), "telling the clients of the node before that their connections are over");
+            let clients = clients.len();
+            tracing::info!(instance = %config.name, clients, "telling the clients of the node before that their connections are over");
         }
         // A second takeover starts anew.
         self.rounds.retain(|key| !is_of(config, key));
@@ -264,34 +359,39 @@ impl Flows {
 
     /// What is due of the rounds.
     fn tell_clients(&mut self, now_ns: u64) {
-        if self.rounds.next_ns().is_none_or(|next_ns| next_ns > now_ns) {
-            return;
-        }
         let Self { config, entries, rounds, senders, shared, .. } = self;
-        let live: Vec<_> = (0_u32..)
+        match rounds.next_ns() {
+            Some(next_ns) if next_ns <= now_ns => {}
+            Some(_) => return,
+            None => return senders.clear(),
+        }
+        let held: Vec<_> = (0_u32..)
             .zip(&config.virtual_routers)
-            .map(|(index, router)| (router, entries.entry(index).is_some_and(|entry| entry.is_live(now_ns))))
+            .filter(|(index, _)| entries.entry(*index).is_some_and(|entry| may_tell(&entry, now_ns)))
+            .map(|(_, router)| router)
             .collect();
-        let is_held = |key: &FlowKey| live.iter().any(|(router, is_live)| *is_live && is_of(router, key));
-        let (mut resets, mut tickles) = (0, 0);
         let mut shared = shared.borrow_mut();
         // The XDP program takes a flow out whose client has ended it or begun it anew.
         let memory = &shared.memory;
-        let is_wanted =
-            |key: &FlowKey| is_held(key) && memory.get(key).is_some_and(|flow| flow.origin == FlowOrigin::Peer);
+        let is_wanted = |key: &FlowKey| {
+            held.iter().any(|router| is_of(router, key))
+                && memory.get(key).is_some_and(|flow| flow.origin == FlowOrigin::Peer)
+        };
+        let (mut resets, mut tickles, mut unsent) = (0, 0, 0);
         rounds.run(now_ns, is_wanted, |key, segment| {
             let sent = send(senders, key, segment);
-            if matches!(sent, Sent::Out) {
-                match segment {
-                    Segment::Reset(_) => resets += 1,
-                    Segment::Tickle(_) => tickles += 1,
-                }
+            match (&sent, segment) {
+                (Sent::Out, Segment::Reset(_)) => resets += 1,
+                (Sent::Out, Segment::Tickle(_)) => tickles += 1,
+                (Sent::Failed(_), _) => unsent += 1,
+                (Sent::Later, _) => {}
             }
             sent
         });
         shared.memory.show(|status| {
             status.direct_resets += resets;
             status.tickles += tickles;
+            status.unsent += unsent;
         });
     }
 
@@ -299,6 +399,9 @@ impl Flows {
     fn look(&mut self, news: &mpsc::Sender<News>) {
         if let Err(error) = self.shared.borrow_mut().expire(clock::now_ns()) {
             tracing::warn!(error = format!("{error:#}"), "a silent peer's flows stay in the table");
+        }
+        if let Err(error) = self.shared.borrow_mut().memory.forget_handshakes(clock::now_ns()) {
+            tracing::warn!(error = format!("{error:#}"), "handshakes that are over stay in memory");
         }
         if self.found.is_empty() {
             return;
@@ -308,7 +411,7 @@ impl Flows {
         let gone: Vec<_> = self.found.difference(&there).copied().collect();
         for key in &gone {
             self.found.remove(key);
-            self.shared.borrow_mut().memory.remove(key);
+            self.shared.borrow_mut().memory.remove_found(key);
         }
         self.tell_peers(news, gone.into_iter().map(Change::Closed).collect());
     }
@@ -317,18 +420,17 @@ impl Flows {
     /// of meanwhile stays as it tells it.
     fn find(&mut self) -> Result<()> {
         let attached_ns = clock::now_ns();
-        if self.events.is_none() {
-            return Ok(());
-        }
-        let there: HashSet<_> = sockets::list(&self.addresses())?.into_iter().collect();
         let remembered = remembered(&self.config);
         let mut shared = self.shared.borrow_mut();
-        let has_peers = self.config.replication.is_some();
+        let is_same = shared.memory.has_peers(&self.config)?;
         shared.memory.remove_all(|key, flow| match flow.origin {
-            FlowOrigin::Peer => !has_peers || !memory::local(key).is_some_and(|local| remembered.contains_key(&local)),
+            FlowOrigin::Peer => !is_same || !memory::local(key).is_some_and(|local| remembered.contains_key(&local)),
             FlowOrigin::Socket | FlowOrigin::Found => flow.since_ns < attached_ns,
         })?;
-        for key in there {
+        if !self.is_watched {
+            return Ok(());
+        }
+        for key in sockets::list(&remembered.into_keys().collect::<Vec<_>>())? {
             if shared.memory.put_found(&key) {
                 self.found.insert(key);
             }
@@ -349,6 +451,12 @@ fn remembered(config: &Config) -> HashMap<Ipv4Addr, Vec<u16>> {
         .collect()
 }
 
+/// Whether clients may be told now: under a live lease, and by the only owner.
+fn may_tell(entry: &crate::dataplane::Entry, now_ns: u64) -> bool {
+    let interval_cs = entry.settings().advert_interval_cs;
+    entry.is_live(now_ns) && !is_split(&entry.takeover(), &entry.heard(), interval_cs, now_ns)
+}
+
 /// Whether the flow is one of the virtual router's that resets are about.
 pub(super) fn is_of(router: &VirtualRouter, key: &FlowKey) -> bool {
     let ports = &router.stale_connections.ports;
@@ -357,19 +465,19 @@ pub(super) fn is_of(router: &VirtualRouter, key: &FlowKey) -> bool {
 }
 
 /// Sends through the address's socket, which is opened when it is first needed.
-fn send(senders: &mut HashMap<Ipv4Addr, Sender>, key: &FlowKey, segment: Segment) -> Sent {
+fn send(senders: &mut HashMap<Ipv4Addr, Option<Sender>>, key: &FlowKey, segment: Segment) -> Sent {
     let Some(local) = memory::local(key) else {
         return Sent::Failed(rustix::io::Errno::AFNOSUPPORT.into());
     };
-    let sender = match senders.entry(local) {
-        Entry::Occupied(sender) => sender.into_mut(),
-        Entry::Vacant(place) => match Sender::open(local) {
-            Ok(sender) => place.insert(sender),
-            Err(error) => {
-                tracing::warn!(address = %local, %error, "no raw socket: its silent clients are not told");
-                return Sent::Failed(error);
-            }
-        },
-    };
-    sender.send(key, segment)
+    let sender = senders.entry(local).or_insert_with(|| {
+        let sender = Sender::open(local);
+        if let Err(error) = &sender {
+            tracing::warn!(address = %local, %error, "no raw socket: the address's silent clients are not told");
+        }
+        sender.ok()
+    });
+    match sender {
+        Some(sender) => sender.send(key, segment),
+        None => Sent::Failed(rustix::io::Errno::BADF.into()),
+    }
 }
