@@ -147,6 +147,11 @@ impl Lab {
         self.stations.iter().find(|netns| netns.name() == full).with_context(|| format!("no station {name}"))
     }
 
+    /// The namespace of the switch, whose ports are named after the stations.
+    pub fn switch(&self) -> &Netns {
+        &self.switch
+    }
+
     /// Pulls a station's cable, or plugs it in again: its interface loses and regains carrier.
     ///
     /// # Errors
