@@ -164,7 +164,8 @@ pub struct VirtualRouter {
     /// Advertisement interval in centiseconds. Version 3: 1..=4095, the field's 12 bits
     /// (RFC 9568 §5.2.7). Version 2: whole seconds, 100..=25500 (RFC 3768 §5.3.7: 8 bits of seconds).
     pub advert_interval_cs: u16,
-    /// 1 to 20 addresses, in file order; none twice on one interface.
+    /// 1 to 20 addresses, in file order; none twice on one interface, and none on two, unless both of their virtual
+    /// routers let stale connections pass.
     pub addresses: Vec<Ipv4Net>,
     /// Whether it takes over from a live router of lower priority (RFC 9568 §6.1, Preempt_Mode).
     /// Always true for the owner.

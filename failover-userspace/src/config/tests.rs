@@ -193,8 +193,8 @@ fn intervals_are_exact_in_centiseconds() {
 }
 
 #[test]
-fn two_interfaces_may_share_a_vrid_and_an_address() {
-    let other = MINIMAL.replace("web", "web-2").replace("eth0", "eth1");
+fn two_interfaces_may_share_a_vrid() {
+    let other = MINIMAL.replace("web", "web-2").replace("eth0", "eth1").replace("192.0.2.10", "192.0.2.11");
     accepted(&format!("{MINIMAL}{other}"));
 }
 

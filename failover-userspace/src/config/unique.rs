@@ -17,12 +17,25 @@ pub(super) struct Taken {
     vrids: HashMap<(String, u8), usize>,
     /// By interface.
     addresses: HashMap<(String, Ipv4Addr), usize>,
+    /// On any interface.
+    anywhere: HashMap<Ipv4Addr, Holders>,
 }
 
-/// The virtual router that takes: the place of its header, and its interface where that is known.
+/// Who has an address first.
+struct Holders {
+    /// Of all.
+    first: usize,
+    /// Of those that do something about stale connections.
+    first_acting: Option<usize>,
+}
+
+/// The virtual router that takes.
 pub(super) struct Taker<'a> {
+    /// The place of its header.
     pub(super) at: usize,
     pub(super) interface: &'a Setting<String>,
+    /// Whether it lets stale connections pass; `None` where that is not known.
+    pub(super) passes: Option<bool>,
 }
 
 impl Taken {
@@ -52,7 +65,8 @@ impl Taken {
         }
     }
 
-    /// Takes an address on an interface, or reports who has it.
+    /// Takes an address, or reports who has it: on the same interface, or on any where one of the two does something
+    /// about connections. These are known by address alone, so what one router gains or loses would be the other's too.
     pub(super) fn address(&mut self, taker: &Taker, address: Ipv4Addr, span: &Range<usize>, report: &mut Report) {
         let Setting::Given(interface, _) = taker.interface else {
             return;
@@ -61,6 +75,23 @@ impl Taken {
         if first != taker.at {
             let (address, line) = (report.quoted(span), report.line(first));
             let message = format!("address {address} is taken on {interface} by the virtual router on line {line}");
+            report.at(span.start, message);
+            return;
+        }
+        let Some(passes) = taker.passes else {
+            return;
+        };
+        let holders = self.anywhere.entry(address).or_insert(Holders { first: taker.at, first_acting: None });
+        let other = if passes { holders.first_acting } else { Some(holders.first).filter(|first| *first != taker.at) };
+        if !passes {
+            holders.first_acting.get_or_insert(taker.at);
+        }
+        if let Some(other) = other {
+            let (address, line) = (report.quoted(span), report.line(other));
+            let message = format!(
+                "address {address} is taken by the virtual router on line {line}: an address is on one interface \
+                 only, unless stale_connections.action is \"pass\" in both"
+            );
             report.at(span.start, message);
         }
     }

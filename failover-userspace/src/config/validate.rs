@@ -112,7 +112,9 @@ fn virtual_router(raw: raw::VirtualRouter, taken: &mut Taken, report: &mut Repor
     require(&vrid, &keys::VRID, at, report);
     require(&raw.addresses, &keys::ADDRESSES, at, report);
 
-    let taker = Taker { at, interface: &interface };
+    let action = stale_action(raw.stale_connections.action, report);
+    let passes = action.in_force(StaleAction::Reset).map(|action| action == StaleAction::Pass);
+    let taker = Taker { at, interface: &interface, passes };
     taken.name(&taker, &name, report);
     taken.vrid(&taker, &vrid, report);
     let addresses = addresses(raw.addresses, &taker, taken, report);
@@ -130,7 +132,11 @@ fn virtual_router(raw: raw::VirtualRouter, taken: &mut Taken, report: &mut Repor
         password: password(raw.password, version_known, report),
         checksum: checksum(raw.checksum, version_known, report),
         announce: announce(raw.announce, report),
-        stale_connections: stale_connections(raw.stale_connections, report),
+        stale_connections: StaleConnections {
+            action: action.or(StaleAction::Reset),
+            hold: duration(raw.stale_connections.hold, &keys::HOLD, |hold| hold <= HOLD_MAX, report).or(Duration::ZERO),
+            ports: ports(raw.stale_connections.ports, report),
+        },
         name: name.or(String::new()),
         interface: interface.or(String::new()),
         vrid: vrid.or(0),
@@ -292,14 +298,9 @@ fn announce(raw: raw::Announce, report: &mut Report) -> Announce {
     }
 }
 
-fn stale_connections(raw: raw::StaleConnections, report: &mut Report) -> StaleConnections {
+fn stale_action(raw: Setting<&str>, report: &mut Report) -> Setting<StaleAction> {
     let actions = [StaleAction::Reset, StaleAction::Pass, StaleAction::Drop];
-    let action = |word: &str| actions.into_iter().find(|action| action.as_str() == word);
-    StaleConnections {
-        action: raw.action.convert(&keys::ACTION, report, action).or(StaleAction::Reset),
-        hold: duration(raw.hold, &keys::HOLD, |hold| hold <= HOLD_MAX, report).or(Duration::ZERO),
-        ports: ports(raw.ports, report),
-    }
+    raw.convert(&keys::ACTION, report, |word| actions.into_iter().find(|action| action.as_str() == word))
 }
 
 fn ports(raw: Setting<&[Spanned<DeValue>]>, report: &mut Report) -> Vec<u16> {

@@ -123,7 +123,7 @@ fn replication() -> impl Strategy<Value = Replication> {
     )
 }
 
-/// Any configuration: routers get names and interfaces of their own, and lose repeated addresses.
+/// Any configuration: routers get names, interfaces and a /8 of their own, and lose repeated addresses.
 fn config() -> impl Strategy<Value = Config> {
     let routers = prop::collection::vec(router(), 1..5);
     let mode = prop::sample::select(vec![XdpMode::Auto, XdpMode::Native, XdpMode::Generic]);
@@ -133,6 +133,10 @@ fn config() -> impl Strategy<Value = Config> {
             for (i, router) in routers.iter_mut().enumerate() {
                 router.name = format!("{word}{i}");
                 router.interface = format!("if\"{i}'");
+                for net in &mut router.addresses {
+                    let [_, a, b, c] = net.addr().octets();
+                    *net = Ipv4Net::new_assert([11 + i as u8, a, b, c].into(), net.prefix_len());
+                }
                 router.addresses.sort();
                 router.addresses.dedup_by_key(|net| net.addr());
             }

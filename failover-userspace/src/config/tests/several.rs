@@ -47,6 +47,38 @@ addresses = [
 }
 
 #[test]
+fn an_address_on_two_interfaces_is_one_that_nobody_resets() {
+    let router = |n: u8, address: &str, action: &str| {
+        format!(
+            "[[virtual_router]]\nname = \"r{n}\"\ninterface = \"eth{n}\"\nvrid = 1\naddresses = [\"{address}\"]\n\
+             stale_connections = {{ {action} }}\n"
+        )
+    };
+    let (reset, pass, drop) = ("action = \"reset\"", "action = \"pass\"", "action = \"drop\"");
+    let two = |first, second| router(1, "192.0.2.10/24", first) + &router(2, "192.0.2.10", second);
+    let taken = |by: usize, at: usize| {
+        format!(
+            "web.toml:{at}: address \"192.0.2.10\" is taken by the virtual router on line {by}: an address is on one \
+             interface only, unless stale_connections.action is \"pass\" in both"
+        )
+    };
+    for (first, second) in [("", ""), (reset, pass), (pass, reset), ("", pass), (pass, ""), (pass, drop), (drop, pass)]
+    {
+        assert_eq!(printed(&two(first, second)), [taken(1, 11)], "{first:?}, {second:?}");
+    }
+    assert!(parsed(&two(pass, pass)).is_ok());
+    assert!(parsed(&(router(1, "192.0.2.10", "") + &router(2, "192.0.2.11", ""))).is_ok());
+    // The line is that of the one in the way.
+    let three = two(pass, reset) + &router(3, "192.0.2.10", pass);
+    assert_eq!(printed(&three), [taken(1, 11), taken(7, 17)]);
+    // One mistake is one problem.
+    assert_eq!(
+        printed(&two(pass, "action = \"pas\"")),
+        ["web.toml:12: stale_connections.action must be \"reset\", \"pass\" or \"drop\", not \"pas\""]
+    );
+}
+
+#[test]
 fn more_than_fits() {
     let addresses: Vec<_> = (1..=21).map(|host| format!("\"192.0.2.{host}\"")).collect();
     let twenty = format!("[{}]", addresses[..20].join(", "));
@@ -54,7 +86,10 @@ fn more_than_fits() {
     let text = MINIMAL.replace("[\"192.0.2.10/24\"]", &format!("[{}]", addresses.join(", ")));
     assert_eq!(printed(&text), ["web.toml:5: 21 addresses: a virtual router takes 1 to 20"]);
 
-    let router = |i: usize| MINIMAL.replace("web", &format!("r{i}")).replace("eth0", &format!("e{i}"));
+    let router = |i: usize| {
+        let router = MINIMAL.replace("web", &format!("r{i}")).replace("eth0", &format!("e{i}"));
+        router.replace("192.0.2.10", &format!("10.{}.{}.1", i / 256, i % 256))
+    };
     let mut text: String = (0..256).map(router).collect();
     assert!(parsed(&text).is_ok());
     text.push_str(&router(256));
