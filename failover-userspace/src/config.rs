@@ -117,7 +117,8 @@ pub struct DataPlane {
 pub struct Replication {
     /// Where peers are listened to; the port is never 0.
     pub listen: SocketAddr,
-    /// 1 to 16 peers, each with an address of its own that is not this node's.
+    /// 1 to 16 peers of `listen`'s address family, each with an address of its own that is not this node's. As
+    /// `listen`, none is a virtual address, and none an IPv4 address in IPv6's form.
     pub peers: Vec<SocketAddr>,
     /// The file of the key, an absolute path; [`replication::read_key`] reads it.
     pub key_file: PathBuf,

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,34 +16,53 @@ use toml::de::DeValue;
 use super::report::Report;
 use super::setting::Setting;
 use super::validate::require;
-use super::{Replication, keys, raw, section, value};
+use super::{Replication, VirtualRouter, keys, raw, section, value};
 
 /// What a 256-bit key takes, if it is random bytes; text needs more.
 const KEY_BYTES_MIN: usize = 32;
 /// A key file that is larger is another file.
 const KEY_BYTES_MAX: u64 = 4096;
 
-/// The table as it is meant.
-pub(super) fn replication(raw: raw::Replication, report: &mut Report) -> Replication {
+/// The table as it is meant, on a node with these virtual routers.
+pub(super) fn replication(raw: raw::Replication, routers: &[VirtualRouter], report: &mut Report) -> Replication {
+    let addresses = routers.iter().flat_map(|router| &router.addresses);
+    let virtual_ips: HashSet<IpAddr> = addresses.map(|net| net.addr().into()).collect();
     require(&raw.listen, &keys::LISTEN, raw.at, report);
     require(&raw.peers, &keys::PEERS, raw.at, report);
     require(&raw.key_file, &keys::KEY_FILE, raw.at, report);
     let listen = raw.listen.convert(&keys::LISTEN, report, endpoint);
+    if let Setting::Given(own, span) = &listen
+        && virtual_ips.contains(&own.ip())
+    {
+        let listen = report.quoted(span);
+        report.at(span.start, format!("listen {listen} is a virtual address, which moves: it must be this node's own"));
+    }
     let unset = SocketAddr::from(([0, 0, 0, 0], 0));
     let key_file_at = if let Setting::Given(_, span) = &raw.key_file { span.start } else { raw.at };
     Replication {
-        peers: peers(raw.peers, &listen, report),
+        peers: peers(raw.peers, &listen, &virtual_ips, report),
         listen: listen.or(unset),
         key_file: raw.key_file.convert(&keys::KEY_FILE, report, value::absolute_path).or(PathBuf::new()),
         key_file_line: report.line(key_file_at),
     }
 }
 
+/// An address and a port; what IPv6 maps from IPv4 is IPv4, as a peer that calls is seen.
 fn endpoint(text: &str) -> Option<SocketAddr> {
-    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
+    let address: SocketAddr = text.parse().ok()?;
+    let canonical = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    };
+    (canonical.port() != 0).then_some(canonical)
 }
 
-fn peers(raw: Setting<&[Spanned<DeValue>]>, listen: &Setting<SocketAddr>, report: &mut Report) -> Vec<SocketAddr> {
+fn peers(
+    raw: Setting<&[Spanned<DeValue>]>,
+    listen: &Setting<SocketAddr>,
+    virtual_ips: &HashSet<IpAddr>,
+    report: &mut Report,
+) -> Vec<SocketAddr> {
     let Setting::Given(elements, span) = raw else {
         return Vec::new();
     };
@@ -65,6 +84,11 @@ fn peers(raw: Setting<&[Spanned<DeValue>]>, listen: &Setting<SocketAddr>, report
             report.at(at, format!("peer {found} names no host: it must be the peer's own address"));
         } else if matches!(listen, Setting::Given(own, _) if own.ip() == peer.ip()) {
             report.at(at, format!("peer {found} is this node itself: peers are the others"));
+        } else if matches!(listen, Setting::Given(own, _) if own.is_ipv4() != peer.is_ipv4()) {
+            // A peer is dialled from the address that is listened on.
+            report.at(at, format!("peer {found} is of another family than listen: both are IPv4, or both IPv6"));
+        } else if virtual_ips.contains(&peer.ip()) {
+            report.at(at, format!("peer {found} is a virtual address, which moves: it must be the peer's own"));
         } else if !hosts.insert(peer.ip()) {
             // A peer that calls is known by its address.
             report.at(at, format!("peer {found} has the address of another peer: each has its own"));

@@ -51,11 +51,12 @@ const ANNOUNCE_REFRESH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The configuration that `raw` means; it may only be used when `report` stays empty.
 pub(super) fn config(raw: raw::Document, host_name: &str, report: &mut Report) -> Config {
+    let virtual_routers = virtual_routers(raw.virtual_routers, report);
     Config {
         node: node(raw.node, host_name, report),
         data_plane: data_plane(raw.data_plane, report),
-        replication: raw.replication.map(|raw| replication::replication(raw, report)),
-        virtual_routers: virtual_routers(raw.virtual_routers, report),
+        replication: raw.replication.map(|raw| replication::replication(raw, &virtual_routers, report)),
+        virtual_routers,
     }
 }
 

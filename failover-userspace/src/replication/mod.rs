@@ -25,7 +25,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use failover_common::abi::{self, FlowKey};
 use failover_common::address::Address;
 use tokio::sync::mpsc;
@@ -39,7 +39,8 @@ use self::node::Node;
 pub struct Settings {
     /// Where peers dial this node. Peers are dialled from this address, unless it is unspecified.
     pub listen: SocketAddr,
-    /// The peers, each with an IP address of its own: connections come from these and from no others.
+    /// The peers: connections come from these and from no others. Each has an IP address of its own, which the
+    /// configuration sees to: of two with one address the first alone would be heard.
     pub peers: Vec<SocketAddr>,
     /// What all nodes share.
     pub key: Key,
@@ -116,15 +117,8 @@ impl Replication {
     /// Binds the address. From then on peers can connect; they are served once it runs.
     ///
     /// # Errors
-    /// When the address can't be bound, or two peers have one IP address; says what to do.
+    /// When the address can't be bound; says what to do.
     pub fn bind(settings: Settings) -> Result<Self> {
-        for (index, peer) in settings.peers.iter().enumerate() {
-            ensure!(
-                settings.peers[..index].iter().all(|other| other.ip().to_canonical() != peer.ip().to_canonical()),
-                "two peers have the address {}: a peer is known by its address, so each needs its own",
-                peer.ip()
-            );
-        }
         let listener = TcpListener::bind(settings.listen).with_context(|| {
             format!(
                 "listening for peers on {}: the address has to be on this node, not be a virtual address, and the port \

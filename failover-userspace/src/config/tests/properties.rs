@@ -116,7 +116,7 @@ fn replication() -> impl Strategy<Value = Replication> {
     (1..=u16::MAX, prop::collection::btree_set(any::<[u8; 2]>(), 1..=16), "/[ -~]{0,20}").prop_map(
         |(port, peers, key_file)| Replication {
             listen: ([192, 0, 2, 1], port).into(),
-            peers: peers.into_iter().map(|[a, b]| ([10, 0, a, b], port).into()).collect(),
+            peers: peers.into_iter().map(|[a, b]| ([172, 16, a, b], port).into()).collect(),
             key_file: PathBuf::from(key_file),
             key_file_line: 0,
         },

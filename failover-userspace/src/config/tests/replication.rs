@@ -21,12 +21,18 @@ fn it_is_off_unless_it_is_there() {
     let replication = accepted(&with(GOOD)).replication.expect("given");
     assert_eq!((replication.listen.to_string(), replication.key_file_line), ("10.0.0.1:7700".to_owned(), 4));
     accepted(&with(&GOOD.replace("10.0.0.1:7700", "0.0.0.0:7700")));
-    accepted(&with(&GOOD.replace("10.0.0.1:7700", "[::]:1")));
+    accepted(&with("listen = \"[::]:1\"\npeers = [\"[fd00::2]:7700\"]\nkey_file = \"/etc/failover.key\""));
     let sixteen: Vec<_> = (2..18).map(|host| format!("\"10.0.0.{host}:7700\"")).collect();
     assert_eq!(
         accepted(&with(&GOOD.replace("\"10.0.0.2:7700\"", &sixteen.join(", ")))).replication.map(|it| it.peers.len()),
         Some(16)
     );
+}
+
+#[test]
+fn an_ipv4_address_in_the_form_of_ipv6_is_the_ipv4_address() {
+    let mapped = GOOD.replace("10.0.0.1:", "[::ffff:10.0.0.1]:").replace("10.0.0.2:", "[::ffff:a00:2]:");
+    assert_eq!(accepted(&with(&mapped)), accepted(&with(GOOD)));
 }
 
 #[test]
@@ -57,6 +63,42 @@ fn what_it_is_refused_for() {
             "\"10.0.0.2:7700\"",
             "\"10.0.0.2:7700\", \"10.0.0.2:7701\"",
             "3: peer \"10.0.0.2:7701\" has the address of another peer: each has its own".into(),
+        ),
+        (
+            "10.0.0.2:7700",
+            "[::ffff:10.0.0.1]:7701",
+            "3: peer \"[::ffff:10.0.0.1]:7701\" is this node itself: peers are the others".into(),
+        ),
+        (
+            "\"10.0.0.2:7700\"",
+            "\"10.0.0.2:7700\", \"[::ffff:10.0.0.2]:7701\"",
+            "3: peer \"[::ffff:10.0.0.2]:7701\" has the address of another peer: each has its own".into(),
+        ),
+        (
+            "10.0.0.2:7700",
+            "[::ffff:0.0.0.0]:7700",
+            "3: peer \"[::ffff:0.0.0.0]:7700\" names no host: it must be the peer's own address".into(),
+        ),
+        (
+            "10.0.0.2:7700",
+            "[fd00::2]:7700",
+            "3: peer \"[fd00::2]:7700\" is of another family than listen: both are IPv4, or both IPv6".into(),
+        ),
+        (
+            "10.0.0.1:7700",
+            "[fd00::1]:7700",
+            "3: peer \"10.0.0.2:7700\" is of another family than listen: both are IPv4, or both IPv6".into(),
+        ),
+        // MINIMAL's address.
+        (
+            "10.0.0.1:7700",
+            "192.0.2.10:7700",
+            "2: listen \"192.0.2.10:7700\" is a virtual address, which moves: it must be this node's own".into(),
+        ),
+        (
+            "10.0.0.2:7700",
+            "[::ffff:192.0.2.10]:7700",
+            "3: peer \"[::ffff:192.0.2.10]:7700\" is a virtual address, which moves: it must be the peer's own".into(),
         ),
         ("\"10.0.0.2:7700\"", &seventeen.join(", "), "3: 17 peers: 1 to 16 are allowed".into()),
         ("/etc/failover.key", "failover.key", format!("4: {key_file}, not \"failover.key\"")),
