@@ -40,7 +40,7 @@
 //! [replication]                        # off unless it is there
 //! listen = "10.0.0.1:7700"             # required
 //! peers = ["10.0.0.2:7700"]            # required, 1..16
-//! key_file = "/etc/failover.key"       # required, absolute; 32 bytes at least, readable by its owner only
+//! key_file = "/etc/failover.key"       # required, absolute; 32 bytes at least, mode 0600, root's or this user's
 //! ```
 //!
 //! Deliberately absent: whether an interface exists, what its addresses are, whether bpffs is

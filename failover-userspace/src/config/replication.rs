@@ -3,13 +3,14 @@
 //! Deliberately absent: the protocol, which is `crate::replication`'s.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use failover_common::abi::PEERS_MAX;
+use rustix::process::{Uid, geteuid};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -101,11 +102,13 @@ fn peers(
 /// Reads the key: the file's bytes without a last newline.
 ///
 /// # Errors
-/// When it cannot be read, is shorter than 32 bytes, or others than its owner may read or write it: what is wrong, and
-/// what to do.
+/// When it cannot be read, is shorter than 32 bytes, is neither root's nor this user's, or others than its owner may
+/// read or write it: what is wrong, and what to do.
 pub fn read_key(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error| format!("key_file \"{}\" cannot be read: {error}", path.display());
-    let metadata = fs::metadata(path).map_err(failed)?;
+    // Opened first, so that what is looked at is what is read; and without waiting for a pipe's other end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(format!("key_file \"{}\" is no regular file", path.display()));
     }
@@ -116,8 +119,15 @@ pub fn read_key(path: &Path) -> Result<Vec<u8>, String> {
             metadata.mode() & 0o7777
         ));
     }
+    let owner = Uid::from_raw(metadata.uid());
+    if !is_trusted(owner, geteuid()) {
+        return Err(format!(
+            "key_file \"{}\" is owned by user {owner}: it must be root's or this user's",
+            path.display()
+        ));
+    }
     let mut key = Vec::new();
-    File::open(path).and_then(|file| file.take(KEY_BYTES_MAX + 1).read_to_end(&mut key)).map_err(failed)?;
+    file.take(KEY_BYTES_MAX + 1).read_to_end(&mut key).map_err(failed)?;
     if key.last() == Some(&b'\n') {
         key.pop();
     }
@@ -130,4 +140,9 @@ pub fn read_key(path: &Path) -> Result<Vec<u8>, String> {
         ));
     }
     Ok(key)
+}
+
+/// Whether `user` may rely on a file of this owner, who can change it at any time.
+pub(super) fn is_trusted(owner: Uid, user: Uid) -> bool {
+    owner.is_root() || owner == user
 }

@@ -1,10 +1,13 @@
 //! `[replication]`, and the file of its key.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
-use super::super::replication::read_key;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Uid, geteuid};
+
+use super::super::replication::{is_trusted, read_key};
 use super::super::*;
 use super::{MINIMAL, accepted, printed};
 
@@ -151,6 +154,29 @@ fn a_key_file_that_does_not_do_says_why() {
     let none = read_key(Path::new("/nowhere/failover.key")).expect_err("no file");
     assert!(none.starts_with("key_file \"/nowhere/failover.key\" cannot be read: "), "{none}");
     assert!(read_key(&std::env::temp_dir()).expect_err("a directory").contains("is no regular file"));
+}
+
+#[test]
+fn a_key_file_is_roots_or_this_users() {
+    let (root, this, other) = (Uid::ROOT, Uid::from_raw(1000), Uid::from_raw(1001));
+    assert!(is_trusted(root, this) && is_trusted(this, this) && is_trusted(root, root));
+    assert!(!is_trusted(other, this) && !is_trusted(this, root));
+    // Only root can give a file away.
+    if geteuid().is_root() {
+        let file = KeyFile::new("given-away", &[7; 32], 0o600);
+        assert_eq!(read_key(&file.0), Ok(vec![7; 32]));
+        chown(&file.0, Some(1001), None).unwrap();
+        let message = read_key(&file.0).expect_err("another user's");
+        assert!(message.ends_with("is owned by user 1001: it must be root's or this user's"), "{message}");
+    }
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let file = KeyFile::new("pipe", &[], 0o600);
+    fs::remove_file(&file.0).unwrap();
+    mknodat(CWD, &file.0, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    assert!(read_key(&file.0).expect_err("a pipe").contains("is no regular file"));
 }
 
 #[test]
