@@ -13,6 +13,7 @@
 
 mod auth;
 mod link;
+mod listener;
 mod node;
 mod outbox;
 mod receiver;
@@ -114,19 +115,15 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Binds the address. From then on peers can connect; they are served once it runs.
+    /// Binds the address, also before it is on this machine. From then on peers can connect; they are served once it
+    /// runs.
     ///
     /// # Errors
     /// When the address can't be bound; says what to do.
     pub fn bind(settings: Settings) -> Result<Self> {
-        let listener = TcpListener::bind(settings.listen).with_context(|| {
-            format!(
-                "listening for peers on {}: the address has to be on this node, not be a virtual address, and the port \
-                 be free (`ss -ltnp` says who has it)",
-                settings.listen
-            )
+        let listener = listener::listen(settings.listen).with_context(|| {
+            format!("listening for peers on {}: the port has to be free (`ss -ltnp` says who has it)", settings.listen)
         })?;
-        listener.set_nonblocking(true).context("making the replication's listener non-blocking")?;
         Ok(Self { settings, listener })
     }
 

@@ -32,6 +32,8 @@ pub async fn keep_sending<S: Store>(node: Rc<Node<S>>, index: usize) -> Infallib
         if peer.is_sending.take() || told.as_ref() != Some(&reason) {
             tracing::warn!(peer = %peer.address, reason, "this node's flows are not replicated to a peer; trying each second");
             told = Some(reason);
+        } else {
+            tracing::debug!(peer = %peer.address, reason, "not replicated to a peer, as before");
         }
         if matches!(end, End::Refused(_)) {
             node.refuse();
@@ -56,7 +58,7 @@ async fn connection<S: Store>(node: &Node<S>, peer: &Peer) -> Result<Infallible,
 
 /// Connects, from the address that the peer knows this node by, and checks that the peer has the key.
 async fn open<S: Store>(node: &Node<S>, peer: &Peer) -> Result<(TcpStream, Session), End> {
-    let mut stream = connect(node.source, peer.address).await.map_err(End::broken("connecting"))?;
+    let mut stream = connect(node.source, peer.address).await?;
     let ends = link::ends(&stream)?;
     let hello = auth::hello(&auth::random().map_err(End::broken("asking the kernel for random bytes"))?);
     stream.write_all(&hello).await.map_err(End::broken("writing the first message"))?;
@@ -71,13 +73,14 @@ async fn open<S: Store>(node: &Node<S>, peer: &Peer) -> Result<(TcpStream, Sessi
     Ok((stream, node.key.session(&hello, &reply, ends)))
 }
 
-async fn connect(source: Option<SocketAddr>, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+async fn connect(source: Option<SocketAddr>, to: SocketAddr) -> Result<TcpStream, End> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(End::broken("making a socket"))?;
     if let Some(source) = source {
-        socket.bind(source)?;
+        socket.bind(source).map_err(End::broken("dialling from the address of `listen`"))?;
     }
-    let stream = socket.connect(to).await?;
-    stream.set_nodelay(true)?;
+    let stream = socket.connect(to).await.map_err(End::broken("connecting"))?;
+    stream.set_nodelay(true).map_err(End::broken("setting TCP_NODELAY"))?;
     Ok(stream)
 }
 

@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::support::{Node, Table, answer, at, closed, flow, ip, opened, record, shared_key};
+use super::support::{
+    Node, Table, answer, at, closed, flow, ip, keep_log, logged, missing_ip, opened, record, shared_key, wait,
+};
 use crate::replication::{News, Replication, Settings};
 
 #[test]
@@ -165,4 +167,36 @@ fn an_address_that_cannot_be_bound_is_named() {
     let error = Replication::bind(settings).unwrap_err();
     let text = format!("{error:#}");
     assert!(text.contains(&at(taken).to_string()) && text.contains("in use"), "{text}");
+}
+
+#[test]
+fn an_address_that_is_missing_is_warned_of_and_listened_on() {
+    keep_log();
+    let missing = at(missing_ip());
+    let here = at(ip());
+    let settings = |listen| Settings { listen, peers: vec![], key: shared_key() };
+    let missing_node = Replication::bind(settings(missing)).unwrap();
+    let _here_node = Replication::bind(settings(here)).unwrap();
+    let text = "the address is not on this machine yet; peers cannot reach it until it is";
+    assert_eq!((logged(missing, &["WARN", text]), logged(here, &[text])), (1, 0));
+    // The port is taken there too.
+    let error = Replication::bind(settings(missing)).unwrap_err();
+    assert!(format!("{error:#}").contains("in use"), "{error:#}");
+    drop(missing_node);
+    Replication::bind(settings(missing)).unwrap();
+}
+
+#[test]
+fn a_node_whose_address_is_missing_dials_on_and_says_so_once() {
+    keep_log();
+    let b_ip = ip();
+    let listener = TcpListener::bind(at(b_ip)).unwrap();
+    let a = Node::start(missing_ip(), &[b_ip]);
+    wait("three tries", || logged(at(b_ip), &["as before"]) >= 2);
+    let reason = "dialling from the address of `listen`: Cannot assign requested address";
+    assert_eq!(logged(at(b_ip), &["WARN"]), 1);
+    assert_eq!(logged(at(b_ip), &["WARN", reason]), 1);
+    assert!(!a.is_sending(0));
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "from no other address");
 }

@@ -1,10 +1,10 @@
-//! A node on a thread, its store, and waiting.
+//! A node on a thread, its store, what it logs, and waiting.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,47 @@ pub fn ip() -> Ipv4Addr {
     static LAST: AtomicU8 = AtomicU8::new(0);
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, high | 0x80, low, LAST.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+/// An address for benchmarks (RFC 2544) that is on no machine, and that no other test has.
+pub fn missing_ip() -> Ipv4Addr {
+    let [_, high, low, last] = ip().octets();
+    Ipv4Addr::new(198, 18 | (high & 1), low, last)
+}
+
+/// What all nodes logged, one event a line.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps what is logged from now on.
+pub fn keep_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log);
+        let subscriber = subscriber.with_env_filter("failover_userspace::replication=debug").finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+}
+
+/// How many lines of the log name that address, and have all of these words.
+pub fn logged(address: SocketAddr, words: &[&str]) -> usize {
+    let log = LOG.lock().unwrap();
+    let log = String::from_utf8_lossy(&log);
+    let address = format!("={address}");
+    let has_all = |line: &&str| line.contains(&address) && words.iter().all(|word| line.contains(word));
+    log.lines().filter(has_all).count()
 }
 
 pub fn at(ip: Ipv4Addr) -> SocketAddr {
