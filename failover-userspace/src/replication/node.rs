@@ -44,6 +44,8 @@ pub struct Peer {
     pub is_there: Notify,
     pub is_sending: Cell<bool>,
     pub is_receiving: Cell<bool>,
+    /// Why hearing of its flows ended, as last logged; `None` once it is logged that they are heard of.
+    pub told_end: RefCell<Option<String>>,
     pub sent_bytes: Cell<u64>,
     pub received_bytes: Cell<u64>,
     pub syncs: Cell<u64>,
@@ -131,6 +133,7 @@ impl Peer {
             is_there: Notify::new(),
             is_sending: Cell::new(false),
             is_receiving: Cell::new(false),
+            told_end: RefCell::default(),
             sent_bytes: Cell::new(0),
             received_bytes: Cell::new(0),
             syncs: Cell::new(0),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::auth::{self, Ends, HELLO, REPLY};
 use super::link::{self, End, HANDSHAKE_TIMEOUT, Reader, SILENCE, Writer};
@@ -19,6 +19,8 @@ use super::{Change, Store};
 
 /// Connections of one peer that have not proved that they are the peer's.
 const UNPROVED_MAX: u32 = 2;
+/// How long a connection after another must last to be news: a peer that comes and goes would fill the log.
+const STEADY: Duration = SILENCE;
 /// After an error of accept(2), which is mostly a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,7 +58,10 @@ async fn serve<S: Store>(node: Rc<Node<S>>, index: usize, stream: TcpStream) {
     let opened = timeout(HANDSHAKE_TIMEOUT, open(&node, peer, stream)).await.unwrap_or_else(silent);
     peer.unproved.set(peer.unproved.get() - 1);
     let mut table = match opened {
-        Ok((reader, writer)) => Table { node: &node, index, reader, writer, frames: 1, number: None, is_open: false },
+        Ok((reader, writer)) => {
+            let since = Instant::now();
+            Table { node: &node, index, reader, writer, since, frames: 1, number: None, is_open: false }
+        }
         Err(end) => {
             // Whatever it was, it was nobody who has the key.
             node.refuse();
@@ -68,7 +73,7 @@ async fn serve<S: Store>(node: Rc<Node<S>>, index: usize, stream: TcpStream) {
     let (mine, replaced) = oneshot::channel();
     peer.receiver.replace(Some(mine));
     peer.is_there.notify_one();
-    if !peer.is_receiving.replace(true) {
+    if !peer.is_receiving.replace(true) && peer.told_end.borrow().is_none() {
         tracing::info!(peer = %peer.address, "hearing of a peer's flows");
     }
     let end = tokio::select! {
@@ -81,7 +86,18 @@ async fn serve<S: Store>(node: Rc<Node<S>>, index: usize, stream: TcpStream) {
     if matches!(end, End::Refused(_)) {
         node.refuse();
     }
-    tracing::warn!(peer = %peer.address, reason = %end, "hearing no more of a peer's flows; those it told of stay");
+    tell_end(peer, end.to_string());
+}
+
+/// Each reason is logged once, until something else happens.
+fn tell_end(peer: &Peer, reason: String) {
+    let mut told = peer.told_end.borrow_mut();
+    if told.as_ref() == Some(&reason) {
+        tracing::debug!(peer = %peer.address, reason, "hearing no more of a peer's flows, as before");
+    } else {
+        tracing::warn!(peer = %peer.address, reason, "hearing no more of a peer's flows; those it told of stay");
+        *told = Some(reason);
+    }
 }
 
 /// Answers the hello, and waits for the first frame: it is the dialer's proof, and says nothing.
@@ -115,6 +131,8 @@ struct Table<'a, S> {
     index: usize,
     reader: Reader,
     writer: Writer,
+    /// Of the proof.
+    since: Instant,
     /// Processed on this connection.
     frames: u64,
     /// Of the last resynchronisation on this connection.
@@ -129,6 +147,10 @@ impl<S: Store> Table<'_, S> {
         loop {
             let message = self.reader.next_in_time(&peer.received_bytes).await?;
             self.apply(message)?;
+            // Something is heard each second.
+            if self.since.elapsed() >= STEADY && peer.told_end.take().is_some() {
+                tracing::info!(peer = %peer.address, "hearing of a peer's flows again");
+            }
             self.frames += 1;
             let frames = self.frames.to_be_bytes();
             let ack = self.writer.send(Kind::Ack, &frames, &peer.sent_bytes);

@@ -63,7 +63,8 @@ async fn open<S: Store>(node: &Node<S>, peer: &Peer) -> Result<(TcpStream, Sessi
     let hello = auth::hello(&auth::random().map_err(End::broken("asking the kernel for random bytes"))?);
     stream.write_all(&hello).await.map_err(End::broken("writing the first message"))?;
     let mut reply = [0; REPLY];
-    let hint = "waiting for the peer's answer (a node closes when it doesn't have this one's address in `peers`)";
+    let hint = "waiting for the peer's answer (a node closes when it doesn't have this one's address in `peers`, is of \
+                another version, or has too many connections from here that proved nothing)";
     stream.read_exact(&mut reply).await.map_err(End::broken(hint))?;
     if !node.key.is_reply(&hello, &reply, ends) {
         return Err(End::Refused("it has another key, or the addresses are translated on the way"));

@@ -1,6 +1,7 @@
 //! What must be refused: strangers, forgeries, repetitions. Each is counted and changes nothing; each test sees
 //! something genuine get through as well.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::support::{Node, Table, answer, at, ends, flow, ip, opened, shared_key, wait};
+use super::support::{Node, Table, answer, at, ends, flow, ip, keep_log, logged, opened, shared_key, wait};
 use crate::replication::auth::{self, HELLO, Key, REPLY, Seal, Session};
 use crate::replication::wire::{self, Kind};
 use crate::replication::{Change, Settings};
@@ -271,12 +272,15 @@ fn another_key_is_refused_on_both_sides() {
 
 #[test]
 fn a_stranger_is_closed_and_counted_though_it_has_the_key() {
+    keep_log();
     let (a_ip, b_ip, stranger_ip) = (ip(), ip(), ip());
     let b = Node::start(b_ip, &[a_ip]);
     let stranger = Node::start(stranger_ip, &[b_ip]);
     stranger.change(vec![opened(1)]);
     b.wait("a refusal", |table| table.refused > 0);
     assert!(!stranger.is_sending(0));
+    let reasons = ["WARN", "address in `peers`", "another version", "too many connections"];
+    wait("the reasons that it may have", || logged(at(b_ip), &reasons) == 1);
     let a = Node::start(a_ip, &[b_ip]);
     a.change(vec![opened(2)]);
     b.wait_for_flows_of(&a, 0);
@@ -382,4 +386,38 @@ fn acknowledgements_that_are_wrong_end_the_connection() {
         stream.write_all(&ack).unwrap();
     }
     wait("the true one to count", || a.is_sending(0));
+}
+
+#[test]
+fn a_peer_that_comes_and_goes_is_logged_once_until_it_stays_or_goes_for_another_reason() {
+    keep_log();
+    let (a, b_ip) = (ip(), ip());
+    let _b = Node::start(b_ip, &[a]);
+    let (comes, goes, stays) = ("hearing of a peer's flows", "hearing no more of a peer's flows", "flows again");
+    let lines = || [logged(at(a), &["INFO", comes]), logged(at(a), &["WARN", goes])];
+    let end = |dialer: Dialer| {
+        dialer.stream.shutdown(Shutdown::Write).unwrap();
+        closed_by_peer(&dialer.stream);
+    };
+    for round in 0..4 {
+        end(Dialer::begin(a, b_ip));
+        wait("the repetition", || logged(at(a), &["DEBUG", goes, "as before"]) == round);
+    }
+    assert_eq!(lines(), [1, 1]);
+
+    // Another reason: twice the end of a table.
+    let mut wrong = Dialer::begin(a, b_ip);
+    wrong.send(Kind::SyncEnd, &[]);
+    wrong.send(Kind::SyncEnd, &[]);
+    closed_by_peer(&wrong.stream);
+    wait("the other reason", || logged(at(a), &["WARN", goes, "refused: changes before a table began"]) == 1);
+    assert_eq!(lines(), [1, 2]);
+
+    let steady = RefCell::new(Dialer::begin(a, b_ip));
+    wait("what stays to be logged", || {
+        steady.borrow_mut().send(Kind::Heartbeat, &[]);
+        logged(at(a), &["INFO", comes, stays]) == 1
+    });
+    end(steady.into_inner());
+    wait("its end", || lines() == [2, 3]);
 }
