@@ -72,7 +72,7 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
     threads.stop()
 }
 
-/// Binds the replication's address before anything is loaded: one that is not this node's stops the start.
+/// Binds the replication's address before anything is loaded: one that is in use stops the start.
 fn bind_replication(file: &Path, config: &Config) -> Result<Option<Replication>> {
     let Some(replication) = &config.replication else { return Ok(None) };
     let key = config::replication::read_key(&replication.key_file).map_err(|message| {
