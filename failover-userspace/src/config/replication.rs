@@ -85,7 +85,8 @@ fn peers(
             report.at(at, format!("peer {found} names no host: it must be the peer's own address"));
         } else if matches!(listen, Setting::Given(own, _) if own.ip() == peer.ip()) {
             report.at(at, format!("peer {found} is this node itself: peers are the others"));
-        } else if matches!(listen, Setting::Given(own, _) if own.is_ipv4() != peer.is_ipv4()) {
+        } else if matches!(listen, Setting::Given(own, _) if !own.ip().is_unspecified() && own.is_ipv4() != peer.is_ipv4())
+        {
             // A peer is dialled from the address that is listened on.
             report.at(at, format!("peer {found} is of another family than listen: both are IPv4, or both IPv6"));
         } else if virtual_ips.contains(&peer.ip()) {

@@ -24,6 +24,8 @@ fn it_is_off_unless_it_is_there() {
     let replication = accepted(&with(GOOD)).replication.expect("given");
     assert_eq!((replication.listen.to_string(), replication.key_file_line), ("10.0.0.1:7700".to_owned(), 4));
     accepted(&with(&GOOD.replace("10.0.0.1:7700", "0.0.0.0:7700")));
+    // Both families.
+    accepted(&with(&GOOD.replace("10.0.0.1:7700", "[::]:7700")));
     accepted(&with("listen = \"[::]:1\"\npeers = [\"[fd00::2]:7700\"]\nkey_file = \"/etc/failover.key\""));
     let sixteen: Vec<_> = (2..18).map(|host| format!("\"10.0.0.{host}:7700\"")).collect();
     assert_eq!(
