@@ -8,7 +8,9 @@ pub mod batch;
 pub mod leaving;
 pub mod memory;
 mod peers;
+mod refused;
 pub mod sockets;
+mod telling;
 mod thread;
 pub mod tickle;
 

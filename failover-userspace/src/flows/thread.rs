@@ -12,7 +12,6 @@ use std::thread;
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use failover_common::abi::{FLOW_EVENTS_BYTES, FlowEvent, FlowEventKind, FlowKey, FlowOrigin, StaleAction};
-use failover_common::stale::{is_split, is_taken_over};
 use tokio::sync::mpsc::{self, UnboundedReceiver, WeakUnboundedSender};
 use tokio::sync::oneshot;
 use zerocopy::TryFromBytes;
@@ -20,8 +19,9 @@ use zerocopy::TryFromBytes;
 use super::leaving;
 use super::memory::{self, Memory};
 use super::peers::{PeerStore, Shared};
+use super::refused::Refused;
 use super::sockets;
-use super::tickle::{Rounds, Segment, Sender, Sent};
+use super::telling::Telling;
 use crate::clock::{self, Timer};
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{Entries, FlowEvents, maps};
@@ -35,12 +35,6 @@ const IDLE_FLUSH_NS: u64 = 1_000_000_000;
 const LOOK_NS: u64 = 30_000_000_000;
 /// How often the ring is read while clients' SYNs may be dropped, who are to be asked again soon.
 const LEAVING_FLUSH_NS: u64 = 5_000_000;
-/// After this they ask again by themselves (RFC 6298 2.1: one second).
-const REFUSED_KEPT_NS: u64 = 1_000_000_000;
-/// Of more at once, the rest waits for that second.
-const REFUSED_MAX: usize = 65_536;
-/// So many at a time, 100,000 a second.
-const ASK_AGAIN_MAX: usize = 500;
 /// Batches that wait for the replication; more are lost, and cost a whole table.
 const NEWS_MAX: usize = 16;
 
@@ -72,21 +66,14 @@ pub struct Flows {
     /// Whether the kernel's TCP tells of connections.
     is_watched: bool,
     shared: Rc<RefCell<Shared>>,
-    rounds: Rounds,
-    /// `None`: it could not be opened, which was told.
-    senders: HashMap<Ipv4Addr, Option<Sender>>,
-    /// Virtual routers that were taken over, whose clients are told from then on: `hold` gives a state sync time.
-    held: Vec<(u64, usize)>,
+    telling: Telling,
+    refused: Refused,
     /// Virtual routers whose interface is gone with the addresses.
     gone: HashSet<usize>,
     /// For the threads that reset connections; weak, or the thread would wait for itself to end.
     wishes: WeakUnboundedSender<Wish>,
     /// Connections that nobody reports the end of.
     found: HashSet<FlowKey>,
-    /// Clients whose SYN this node dropped as it let the address go, with the time: they wait for whoever has it next.
-    refused: HashMap<FlowKey, u64>,
-    /// Until when more of them are expected: this node has just reset connections.
-    leaving_until_ns: u64,
     events_lost: u64,
 }
 
@@ -106,19 +93,16 @@ impl Flows {
         let shared = Rc::new(RefCell::new(Shared::new(memory, peers)));
         let (events, is_watched) = events.map_or((None, false), |events| (Some(events.ring), events.is_watched));
         let mut flows = Self {
+            telling: Telling::new(config.clone(), entries.clone()),
+            refused: Refused::new(config.clone(), entries.clone()),
             config,
             entries,
             events,
             is_watched,
             shared,
-            rounds: Rounds::default(),
-            senders: HashMap::new(),
-            held: Vec::new(),
             gone: HashSet::new(),
             wishes,
             found: HashSet::new(),
-            refused: HashMap::new(),
-            leaving_until_ns: 0,
             events_lost: 0,
         };
         flows.events_lost = flows.read_events_lost();
@@ -157,17 +141,19 @@ impl Flows {
         let mut flush_ns = clock::now_ns();
         let mut look_ns = flush_ns + LOOK_NS;
         loop {
-            let held_ns = self.held.iter().map(|(due_ns, _)| *due_ns).min();
-            let next_ns = [Some(flush_ns), self.rounds.next_ns(), held_ns].into_iter().flatten().min();
-            timer.arm(next_ns).context("arming the timer")?;
+            let next_ns = self.telling.next_ns().map_or(flush_ns, |next_ns| next_ns.min(flush_ns));
+            timer.arm(Some(next_ns)).context("arming the timer")?;
             tokio::select! {
                 biased;
                 wish = wishes.recv() => match wish {
-                    Some(Wish::TookOver(router)) => self.hold(router),
+                    Some(Wish::TookOver(router)) => {
+                        self.gone.remove(&router);
+                        self.telling.hold(router);
+                    }
                     Some(Wish::Leave { router, is_gone, done }) => self.leave(router, is_gone, done),
                     Some(Wish::Destroyed(count)) => {
                         self.shared.borrow_mut().memory.show(|status| status.destroyed += count);
-                        self.leaving_until_ns = clock::now_ns() + REFUSED_KEPT_NS;
+                        self.refused.expect();
                         flush_ns = 0;
                     }
                     Some(Wish::Flush) => flush_ns = 0,
@@ -176,8 +162,7 @@ impl Flows {
                 fired = timer.fired() => fired.context("waiting for the timer")?,
             }
             let now_ns = clock::now_ns();
-            self.take_over_due(now_ns);
-            self.tell_clients(now_ns);
+            self.telling.run(now_ns, &self.shared);
             if now_ns >= look_ns {
                 look_ns = now_ns + LOOK_NS;
                 self.look(&news);
@@ -192,7 +177,7 @@ impl Flows {
     }
 
     fn flush_period_ns(&self, now_ns: u64) -> u64 {
-        if now_ns < self.leaving_until_ns || !self.refused.is_empty() {
+        if self.refused.is_expected(now_ns) {
             LEAVING_FLUSH_NS
         } else if self.config.replication.is_some() {
             FLUSH_NS
@@ -204,7 +189,7 @@ impl Flows {
     /// Passes on what the socket program told.
     fn flush(&mut self, news: &mpsc::Sender<News>) {
         let changes = self.drain();
-        self.ask_again();
+        self.refused.ask_again();
         if news.is_closed() {
             return;
         }
@@ -237,9 +222,7 @@ impl Flows {
             let Some(item) = events.next() else { break };
             let Ok(event) = FlowEvent::try_read_from_bytes(&item) else { continue };
             if event.kind == FlowEventKind::Refused {
-                if self.refused.len() < REFUSED_MAX {
-                    self.refused.insert(event.key, clock::now_ns());
-                }
+                self.refused.add(event.key);
                 continue;
             }
             if self.found.remove(&event.key) && event.kind == FlowEventKind::Closed {
@@ -255,31 +238,6 @@ impl Flows {
             changes.insert(event.key, change);
         }
         changes.into_values().collect()
-    }
-
-    /// Clients whose SYN was dropped would ask again after a second. A segment that acknowledges nothing of theirs makes
-    /// them answer with a reset (RFC 9293 3.10.7.3), and Linux ask again at once; so that is what they get, as soon as
-    /// another node is there to be asked.
-    fn ask_again(&mut self) {
-        let Self { config, entries, senders, refused, .. } = self;
-        if refused.is_empty() {
-            return;
-        }
-        let left: Vec<_> = (0_u32..)
-            .zip(&config.virtual_routers)
-            .filter(|(index, _)| entries.entry(*index).is_some_and(|entry| leaving::has_successor(&entry)))
-            .map(|(_, router)| router)
-            .collect();
-        let (now_ns, mut budget) = (clock::now_ns(), ASK_AGAIN_MAX);
-        refused.retain(|key, at_ns| {
-            let is_due = budget > 0 && left.iter().any(|router| is_of(router, key));
-            if is_due {
-                budget -= 1;
-                // One that does not go out is only asked later.
-                let _ = send(senders, key, Segment::Tickle(None));
-            }
-            !is_due && now_ns.saturating_sub(*at_ns) < REFUSED_KEPT_NS
-        });
     }
 
     /// Resets this node's connections on a thread of their own: many take as long as a second.
@@ -305,94 +263,6 @@ impl Flows {
 
     fn read_events_lost(&self) -> u64 {
         maps::read_counters(&self.config.data_plane.pin_path).map_or(0, |counters| counters.flow_event_lost)
-    }
-
-    /// Notes a takeover, for when its hold is over.
-    fn hold(&mut self, router: usize) {
-        let (Some(entry), Some(config)) = (self.entries.entry(router as u32), self.config.virtual_routers.get(router))
-        else {
-            return;
-        };
-        self.gone.remove(&router);
-        self.held.retain(|(_, held)| *held != router);
-        self.held.push((entry.takeover().at_ns + config.stale_connections.hold.as_nanos() as u64, router));
-    }
-
-    fn take_over_due(&mut self, now_ns: u64) {
-        let (due, held) = self.held.iter().partition(|(due_ns, _)| *due_ns <= now_ns);
-        self.held = held;
-        let due: Vec<(u64, usize)> = due;
-        due.into_iter().for_each(|(_, router)| self.take_over(router));
-    }
-
-    /// Clients of the node that had the addresses before.
-    fn take_over(&mut self, router: usize) {
-        let (Some(entry), Some(config)) = (self.entries.entry(router as u32), self.config.virtual_routers.get(router))
-        else {
-            return;
-        };
-        if config.stale_connections.action != StaleAction::Reset {
-            return;
-        }
-        let takeover = entry.takeover();
-        let mut clients = Vec::new();
-        let read = self.shared.borrow().memory.for_each(|key, flow| {
-            if flow.origin == FlowOrigin::Peer && is_taken_over(&takeover, flow.since_ns) && is_of(config, &key) {
-                clients.push((key, (flow.has_send_next != 0).then_some(flow.send_next)));
-            }
-        });
-        if let Err(error) = read {
-            tracing::warn!(
-                instance = %config.name,
-                error = format!("{error:#}"),
-                "silent clients of the node before are not told"
-            );
-        }
-        if !clients.is_empty() {
-            let clients = clients.len();
-            tracing::info!(instance = %config.name, clients, "telling the clients of the node before that their connections are over");
-        }
-        // A second takeover starts anew.
-        self.rounds.retain(|key| !is_of(config, key));
-        self.rounds.add(clock::now_ns(), clients);
-    }
-
-    /// What is due of the rounds.
-    fn tell_clients(&mut self, now_ns: u64) {
-        let Self { config, entries, rounds, senders, shared, .. } = self;
-        match rounds.next_ns() {
-            Some(next_ns) if next_ns <= now_ns => {}
-            Some(_) => return,
-            None => return senders.clear(),
-        }
-        let held: Vec<_> = (0_u32..)
-            .zip(&config.virtual_routers)
-            .filter(|(index, _)| entries.entry(*index).is_some_and(|entry| may_tell(&entry, now_ns)))
-            .map(|(_, router)| router)
-            .collect();
-        let mut shared = shared.borrow_mut();
-        // The XDP program takes a flow out whose client has ended it or begun it anew.
-        let memory = &shared.memory;
-        let is_wanted = |key: &FlowKey| {
-            held.iter().any(|router| is_of(router, key))
-                && memory.get(key).is_some_and(|flow| flow.origin == FlowOrigin::Peer)
-        };
-        let (mut resets, mut tickles, mut unsent) = (0, 0, 0);
-        rounds.run(now_ns, is_wanted, |key, segment| {
-            let sent = send(senders, key, segment);
-            match (&sent, segment) {
-                (Sent::Out, Segment::Reset(_)) => resets += 1,
-                (Sent::Out, Segment::Tickle(_)) => tickles += 1,
-                (Sent::Failed(_), _) => unsent += 1,
-                (Sent::Later, _) => {}
-            }
-            sent
-        });
-        shared.memory.show(|status| {
-            status.direct_resets += resets;
-            status.tickles += tickles;
-            status.unsent += unsent;
-        });
     }
 
     /// What was found and is no more; and what silent peers left.
@@ -451,33 +321,9 @@ fn remembered(config: &Config) -> HashMap<Ipv4Addr, Vec<u16>> {
         .collect()
 }
 
-/// Whether clients may be told now: under a live lease, and by the only owner.
-fn may_tell(entry: &crate::dataplane::Entry, now_ns: u64) -> bool {
-    let interval_cs = entry.settings().advert_interval_cs;
-    entry.is_live(now_ns) && !is_split(&entry.takeover(), &entry.heard(), interval_cs, now_ns)
-}
-
 /// Whether the flow is one of the virtual router's that resets are about.
 pub(super) fn is_of(router: &VirtualRouter, key: &FlowKey) -> bool {
     let ports = &router.stale_connections.ports;
     let is_local = |local| router.addresses.iter().any(|net| net.addr() == local);
     memory::local(key).is_some_and(is_local) && (ports.is_empty() || ports.contains(&key.local_port))
-}
-
-/// Sends through the address's socket, which is opened when it is first needed.
-fn send(senders: &mut HashMap<Ipv4Addr, Option<Sender>>, key: &FlowKey, segment: Segment) -> Sent {
-    let Some(local) = memory::local(key) else {
-        return Sent::Failed(rustix::io::Errno::AFNOSUPPORT.into());
-    };
-    let sender = senders.entry(local).or_insert_with(|| {
-        let sender = Sender::open(local);
-        if let Err(error) = &sender {
-            tracing::warn!(address = %local, %error, "no raw socket: the address's silent clients are not told");
-        }
-        sender.ok()
-    });
-    match sender {
-        Some(sender) => sender.send(key, segment),
-        None => Sent::Failed(rustix::io::Errno::BADF.into()),
-    }
 }

@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: a clock. Time comes in as an argument.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
@@ -13,6 +13,8 @@ use failover_common::abi::FlowKey;
 use failover_common::wire::tcp::{Ends, Reset, tickle};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::memory;
 
 /// Each client is asked so often: any of the two ways may lose one.
 const ROUNDS: usize = 3;
@@ -96,6 +98,38 @@ impl Sender {
             }
             Err(error) => Sent::Failed(error),
         }
+    }
+}
+
+/// The senders of all addresses, each opened when it is first needed.
+#[derive(Debug, Default)]
+pub struct Senders {
+    /// `None`: it could not be opened, which was told.
+    senders: HashMap<Ipv4Addr, Option<Sender>>,
+}
+
+impl Senders {
+    /// Sends one segment of a flow from its own address.
+    pub fn send(&mut self, key: &FlowKey, segment: Segment) -> Sent {
+        let Some(local) = memory::local(key) else {
+            return Sent::Failed(rustix::io::Errno::AFNOSUPPORT.into());
+        };
+        let sender = self.senders.entry(local).or_insert_with(|| {
+            let sender = Sender::open(local);
+            if let Err(error) = &sender {
+                tracing::warn!(address = %local, %error, "no raw socket: the address's silent clients are not told");
+            }
+            sender.ok()
+        });
+        match sender {
+            Some(sender) => sender.send(key, segment),
+            None => Sent::Failed(rustix::io::Errno::BADF.into()),
+        }
+    }
+
+    /// Closes them: what could not be opened is tried again.
+    pub fn clear(&mut self) {
+        self.senders.clear();
     }
 }
 
