@@ -42,6 +42,8 @@ impl<const N: usize> Raw<N> {
 
 /// `V`'s raw form in a plain array.
 pub type RawArray<const N: usize> = Array<MapData, Raw<N>>;
+/// The counters' raw form, one for each CPU.
+pub type RawCounters = PerCpuArray<MapData, Raw<{ size_of::<Counters>() }>>;
 /// Raw forms in a hash.
 pub type RawHash<const K: usize, const V: usize> = HashMap<MapData, Raw<K>, Raw<V>>;
 
@@ -193,8 +195,22 @@ pub fn read_meta(pin_path: &Path) -> Result<Meta> {
 /// # Errors
 /// When the map is missing, or another version's.
 pub fn read_counters(pin_path: &Path) -> Result<Counters> {
-    let map = Map::PerCpuArray(open(pin_path, COUNTERS)?);
-    let map: PerCpuArray<MapData, Raw<{ size_of::<Counters>() }>> = map.try_into()?;
+    sum_counters(&open_counters(pin_path)?)
+}
+
+/// The counters, for reading them often.
+///
+/// # Errors
+/// When the map is missing, or another version's.
+pub fn open_counters(pin_path: &Path) -> Result<RawCounters> {
+    Ok(Map::PerCpuArray(open(pin_path, COUNTERS)?).try_into()?)
+}
+
+/// Sums them over the CPUs.
+///
+/// # Errors
+/// Those of the lookup.
+pub fn sum_counters(map: &RawCounters) -> Result<Counters> {
     let mut sum = Counters::default();
     for raw in map.get(&0, 0)?.iter() {
         sum.add(&Counters::read_from_bytes(&raw.0).map_err(|_| anyhow::anyhow!("counters of another size"))?);

@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, TryFromBytes};
 use super::batch;
 use crate::clock;
 use crate::config::Config;
-use crate::dataplane::maps::{self, Raw, RawArray, RawHash};
+use crate::dataplane::maps::{self, Raw, RawArray, RawCounters, RawHash};
 use crate::replication::Record;
 
 /// `BPF_NOEXIST` (bpf(2)).
@@ -32,6 +32,7 @@ pub struct Memory {
     table: MapData,
     handshakes: RawHash<{ size_of::<FlowKey>() }, { size_of::<Handshake>() }>,
     handshake_table: MapData,
+    counters: RawCounters,
     status: RawArray<{ size_of::<FlowStatus>() }>,
     peers: RawHash<4, { size_of::<Peer>() }>,
     shown: FlowStatus,
@@ -48,6 +49,7 @@ impl Memory {
             table: maps::open(pin_path, FLOWS)?,
             handshakes: maps::hash(maps::open(pin_path, HANDSHAKES)?)?,
             handshake_table: maps::open(pin_path, HANDSHAKES)?,
+            counters: maps::open_counters(pin_path)?,
             status: maps::array(maps::open(pin_path, FLOW_STATUS)?)?,
             peers: maps::hash(maps::open(pin_path, PEERS)?)?,
             shown: FlowStatus::default(),
@@ -123,6 +125,11 @@ impl Memory {
 
     fn put(&mut self, key: &FlowKey, flow: &Flow, flags: u64) -> bool {
         self.flows.insert(Raw::of(key), Raw::of(flow), flags).is_ok()
+    }
+
+    /// Events of flows that were lost so far. One that cannot be read was not.
+    pub fn events_lost(&self) -> u64 {
+        maps::sum_counters(&self.counters).map_or(0, |counters| counters.flow_event_lost)
     }
 
     /// Changes what people see.

@@ -24,7 +24,7 @@ use super::sockets;
 use super::telling::Telling;
 use crate::clock::{self, Timer};
 use crate::config::{Config, VirtualRouter};
-use crate::dataplane::{Entries, FlowEvents, maps};
+use crate::dataplane::{Entries, FlowEvents};
 use crate::replication::{Change, News, Record, Replication};
 
 /// How often the ring is read, and peers are told.
@@ -105,7 +105,7 @@ impl Flows {
             found: HashSet::new(),
             events_lost: 0,
         };
-        flows.events_lost = flows.read_events_lost();
+        flows.events_lost = flows.shared.borrow().memory.events_lost();
         if let Err(error) = flows.find() {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -193,7 +193,7 @@ impl Flows {
         if news.is_closed() {
             return;
         }
-        let events_lost = self.read_events_lost();
+        let events_lost = self.shared.borrow().memory.events_lost();
         if events_lost != self.events_lost {
             // What cannot be told now is told at the next flush.
             if news.try_send(News::Lost).is_ok() {
@@ -259,10 +259,6 @@ impl Flows {
         if let Err(error) = thread::Builder::new().name("leave".into()).spawn(reset) {
             tracing::warn!(%error, "no thread to reset connections on: their clients learn of the move when they next speak");
         }
-    }
-
-    fn read_events_lost(&self) -> u64 {
-        maps::read_counters(&self.config.data_plane.pin_path).map_or(0, |counters| counters.flow_event_lost)
     }
 
     /// What was found and is no more; and what silent peers left.
