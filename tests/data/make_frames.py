@@ -5,7 +5,7 @@
 
 Nothing here comes from this project's own emit or parse code: scapy lays out every header and sums IPv4, TCP, UDP,
 ICMP, VRRP version 2 and the pseudo-header form of version 3. RFC 9568's form of version 3, over the message alone, is
-summed by `internet_checksum` below, from RFC 1071's definition. A refused frame is wrong in what its name says and in
+summed by tcp_frames.py's `internet_checksum`, from RFC 1071's definition. A refused frame is wrong in what its name says and in
 nothing else: its checksums are those of the wrong bytes.
 """
 
@@ -30,6 +30,7 @@ from scapy.all import (
 from scapy.layers.vrrp import VRRP, VRRPv3
 
 import tcp_frames
+from tcp_frames import internet_checksum
 
 NODE_MAC, PEER_MAC, CLIENT_MAC, STRANGER_MAC = (f"02:00:00:00:00:{n}" for n in ("0a", "0b", "c1", "ee"))
 GROUP_MAC, BROADCAST = "01:00:5e:00:00:12", "ff:ff:ff:ff:ff:ff"
@@ -39,16 +40,6 @@ VIP = VIPS[0]
 GROUP = "224.0.0.18"
 
 lines = []
-
-
-def internet_checksum(data):
-    """RFC 1071: the complement of the one's complement sum of the 16-bit words."""
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
-    while total >> 16:
-        total = (total >> 16) + (total & 0xFFFF)
-    return ~total & 0xFFFF
 
 
 def section(text):

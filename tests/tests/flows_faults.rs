@@ -44,6 +44,21 @@ fn configure(daemon: &Daemon, from: &str, to: &str) -> Result<()> {
     Ok(fs::write(daemon.config(), text.replace(from, to))?)
 }
 
+/// Both nodes with these changes to their configurations, edge-a Active by a takeover.
+fn changed_pair(stage: &Stage, changes: &[(&str, &str)]) -> Result<(Daemon, Daemon)> {
+    let mut b = stage.lab.replicating_daemon("edge-b", 100, "")?;
+    let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
+    for (from, to) in changes {
+        configure(&a, from, to)?;
+        configure(&b, from, to)?;
+    }
+    b.start_and_wait()?;
+    stage.wait_for_owner(stage.mac_b)?;
+    a.start_and_wait()?;
+    stage.wait_for_owner(stage.mac_a)?;
+    Ok((a, b))
+}
+
 /// A lone Active, and connections to it and to a service behind it.
 fn lone(stage: &Stage) -> Result<Daemon> {
     let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
@@ -98,17 +113,8 @@ fn silent_clients_are_told_when_only_their_link_is_lost() -> Result<()> {
         node.ip(&["address", "add", address, "dev", "eth1"])?;
         node.ip(&["link", "set", "eth1", "up"])?;
     }
-    let mut b = stage.lab.replicating_daemon("edge-b", 100, "")?;
-    let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
-    for daemon in [&a, &b] {
-        for (from, to) in [("\"192.0.2.1:7700\"", "\"10.0.0.1:7700\""), ("\"192.0.2.2:7700\"", "\"10.0.0.2:7700\"")] {
-            configure(daemon, from, to)?;
-        }
-    }
-    b.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_b)?;
-    a.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_a)?;
+    let elsewhere = [("\"192.0.2.1:7700\"", "\"10.0.0.1:7700\""), ("\"192.0.2.2:7700\"", "\"10.0.0.2:7700\"")];
+    let (_a, b) = changed_pair(&stage, &elsewhere)?;
     let crowd = stage.crowd(&CROWD)?;
     wait_for_peer_flows(&b, 100)?;
     let cut = Instant::now();
@@ -120,15 +126,7 @@ fn silent_clients_are_told_when_only_their_link_is_lost() -> Result<()> {
 #[test]
 fn within_the_hold_nobody_is_told_and_after_it_everybody() -> Result<()> {
     let Some(stage) = Stage::new("hold", &[])? else { return Ok(()) };
-    let mut b = stage.lab.replicating_daemon("edge-b", 100, "")?;
-    let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
-    for daemon in [&a, &b] {
-        configure(daemon, "action = \"reset\"", "action = \"reset\"\nhold = \"2s\"")?;
-    }
-    b.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_b)?;
-    a.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_a)?;
+    let (_a, b) = changed_pair(&stage, &[("action = \"reset\"", "action = \"reset\"\nhold = \"2s\"")])?;
     let crowd = stage.crowd(&CROWD)?;
     wait_for_peer_flows(&b, 100)?;
     let cut = Instant::now();
@@ -151,15 +149,7 @@ fn in_generic_mode_every_client_learns_and_no_checksum_is_wrong() -> Result<()> 
     let Some(stage) = Stage::new("generic mode", &[])? else { return Ok(()) };
     // The switch finishes checksums that were left to hardware, as a real network card would.
     finish(stage.lab.switch().command("ethtool").args(["-K", "client", "tx", "off"]))?;
-    let mut b = stage.lab.replicating_daemon("edge-b", 100, "")?;
-    let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
-    for daemon in [&a, &b] {
-        configure(daemon, "xdp_mode = \"native\"", "xdp_mode = \"generic\"")?;
-    }
-    b.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_b)?;
-    a.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_a)?;
+    let (_a, b) = changed_pair(&stage, &[("xdp_mode = \"native\"", "xdp_mode = \"generic\"")])?;
     let crowd = stage.crowd(&CROWD)?;
     wait_for_peer_flows(&b, 100)?;
     let (errors, cut) = (stage.checksum_errors()?, Instant::now());
