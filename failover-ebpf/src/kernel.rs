@@ -118,9 +118,7 @@ impl PacketFrame<'_> {
         total.add((folded as u16).swap_bytes());
         Some(total)
     }
-}
 
-impl PacketFrame<'_> {
     /// Sums as many whole chunks as there are left, at most `COUNT`.
     #[inline(always)]
     fn sum_chunks<const N: usize, const COUNT: usize>(&self, rest: &mut Rest) -> Option<()> {
@@ -359,11 +357,7 @@ impl Kernel for Maps<'_> {
         let Some(count) = maps::HANDSHAKE_COUNT.get_ptr_mut(0) else { return };
         // SAFETY: array entries live as long as the map; 8-byte aligned, and only ever added to.
         unsafe {
-            if !is_in {
-                add_one(addr_of_mut!((*count).missed));
-            } else {
-                add_one(addr_of_mut!((*count).remembered));
-            }
+            add_one(if is_in { addr_of_mut!((*count).remembered) } else { addr_of_mut!((*count).missed) });
         }
     }
 

@@ -62,7 +62,8 @@ pub(crate) fn handle<F: Cut + ?Sized, K: Kernel>(
     if let Err(refusal) = check(frame, link, &segment, own, kernel) {
         return pass(kernel, refusal);
     }
-    if is_split(&kernel.takeover(own.router), kernel.heard(own.router), interval_cs(own, kernel), own.now_ns) {
+    let interval_cs = kernel.settings(own.router).advert_interval_cs;
+    if is_split(&kernel.takeover(own.router), kernel.heard(own.router), interval_cs, own.now_ns) {
         // Not passed: this node's kernel would reset what may live on the other.
         kernel.count(Counter::TcpSplit);
         return Verdict::Drop;
@@ -174,11 +175,6 @@ fn find<K: Kernel>(segment: &Segment, own: &OwnVip<K>, kernel: &K) -> Result<Cou
         return Err(Counter::ResetUnknownFlow);
     }
     Ok(Counter::TcpUnproven)
-}
-
-#[inline(always)]
-fn interval_cs<K: Kernel>(own: &OwnVip<K>, kernel: &K) -> u16 {
-    kernel.settings(own.router).advert_interval_cs
 }
 
 /// Whether the segment may be answered at all.

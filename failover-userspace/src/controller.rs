@@ -140,7 +140,6 @@ impl Threads {
         let (quit, quitting) = oneshot::channel();
         let (election, election_ended) =
             spawn("election", realtime_priority, async move || elections.run(events, quitting).await)?;
-        let (config, entries) = (config.clone(), entries);
         Ok(Self {
             quit,
             election,
@@ -151,7 +150,7 @@ impl Threads {
             flows_ended,
             flow_wishes,
             wishes: wishes_kept,
-            config,
+            config: config.clone(),
             entries,
         })
     }

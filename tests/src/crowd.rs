@@ -187,6 +187,11 @@ impl Member {
         (self.is_connected() || self.role == Role::Brief) && self.last_echo.is_some_and(|at| at >= since)
     }
 
+    /// Whether nothing but being connected has ever happened to it.
+    pub fn is_undisturbed(&self) -> bool {
+        self.events.iter().all(|(_, event)| *event == Event::Connected)
+    }
+
     /// When established connections of it ended since `since`, and how.
     pub fn ends(&self, since: Instant) -> impl Iterator<Item = (Instant, End)> {
         self.events.iter().filter(move |(at, _)| *at >= since).filter_map(|(at, event)| match event {

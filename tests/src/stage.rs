@@ -23,6 +23,9 @@ pub const SERVICE: SocketAddrV4 = SocketAddrV4::new(VIP, 7);
 /// A hundred clients of which half are busy; scenarios say what is different.
 pub const CROWD: Plan =
     Plan { to: SERVICE, first_port: 10_000, busy: 50, idle: 50, brief: 0, pause: Duration::from_millis(20) };
+/// How long what must not happen is watched for: a reset to every retransmission of a busy client, and three rounds of
+/// tickles.
+pub const WHILE: Duration = Duration::from_secs(3);
 /// Very many clients of one kind.
 pub const MANY: u16 = 1000;
 /// Three connections for each client, and the rest of a process.

@@ -4,22 +4,17 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use failover_tests::crowd::{Crowd, Event, Member, Plan, spread};
+use failover_tests::crowd::{Crowd, Member, Plan, Role, spread};
 use failover_tests::daemon::Daemon;
 use failover_tests::echo::TcpEcho;
 use failover_tests::lab::VIP;
-use failover_tests::stage::{CROWD, RESET, Stage, service_behind_nat, wait_for_peer_flows};
+use failover_tests::stage::{CROWD, RESET, Stage, WHILE, service_behind_nat, wait_for_peer_flows};
+use failover_tests::testrun::now_ns;
 use failover_tests::wait;
-
-/// Long enough for a reset to every retransmission of a busy client, and for three rounds of tickles.
-const WHILE: Duration = Duration::from_secs(3);
-
-fn is_undisturbed(member: &Member) -> bool {
-    member.events.iter().all(|(_, event)| *event == Event::Connected)
-}
+use failover_userspace::flows::memory::Memory;
 
 fn number(daemon: &Daemon, table: &str, name: &str) -> Result<u64> {
     daemon.status()?[table][name].as_u64().with_context(|| format!("no {table}.{name} in the status"))
@@ -35,10 +30,9 @@ fn ensure_no_reset(daemon: &Daemon) -> Result<()> {
 #[test]
 fn after_a_crash_the_next_controller_knows_what_lives() -> Result<()> {
     let Some(stage) = Stage::new("restart under load", &["nft"])? else { return Ok(()) };
-    // Alone: nobody takes over while its controller is dead.
-    let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
-    a.start_and_wait()?;
-    stage.wait_for_owner(stage.mac_a)?;
+    // It took over, so that what it forgot would be stale; and is alone by now, so that nobody takes over from it.
+    let (mut a, mut b) = stage.ours("")?;
+    ensure!(b.stop()?.success(), "{}", b.log());
     let (_service, _echo) = service_behind_nat(stage.lab.station("edge-a")?)?;
     let here = stage.crowd(&CROWD)?;
     let behind = stage.crowd(&Plan { to: SocketAddrV4::new(VIP, 8080), first_port: 11_000, ..CROWD })?;
@@ -52,13 +46,35 @@ fn after_a_crash_the_next_controller_knows_what_lives() -> Result<()> {
     stage.wait_for_owner(stage.mac_a)?;
     for crowd in [&here, &behind] {
         crowd.wait_for_each("an echo after the restart", |member| {
-            is_undisturbed(member) && (member.role == failover_tests::crowd::Role::Idle || member.is_served(restarted))
+            member.is_undisturbed() && (member.role == Role::Idle || member.is_served(restarted))
         })?;
     }
-    wait::holds_for("undisturbed connections", WHILE, || here.all(is_undisturbed) && behind.all(is_undisturbed))?;
+    wait::holds_for("undisturbed connections", WHILE, || {
+        here.all(Member::is_undisturbed) && behind.all(Member::is_undisturbed)
+    })?;
     ensure!(number(&a, "flows", "own")? == 100, "{}", a.status()?["flows"]);
     ensure!(number(&a, "flows", "handshakes_seen")? == handshakes, "{}", a.status()?["flows"]);
     ensure!(a.counter("tcp_handshake_seen")? > 0, "nothing came for the service behind the node");
+    ensure_no_reset(&a)
+}
+
+#[test]
+fn handshakes_are_forgotten_when_their_connections_are_long_over() -> Result<()> {
+    let Some(stage) = Stage::new("handshakes that are over", &["nft"])? else { return Ok(()) };
+    let (a, _b) = stage.ours("")?;
+    let (_service, _echo) = service_behind_nat(stage.lab.station("edge-a")?)?;
+    let over = stage.crowd(&CROWD)?;
+    let behind = stage.crowd(&Plan { to: SocketAddrV4::new(VIP, 8080), first_port: 11_000, ..CROWD })?;
+    drop(over);
+    wait::until("edge-a to have none", || number(&a, "flows", "own").is_ok_and(|own| own == 0))?;
+    let count = || a.map_dump("HANDSHAKES").map(|dump| dump.as_array().map_or(0, Vec::len));
+    let mut memory = Memory::open(a.pin_path())?;
+    memory.forget_handshakes(now_ns())?;
+    ensure!(count()? == 200, "{} are left", count()?);
+    // Two minutes later those that ended are gone, and those of the service behind the node, which go on, are not.
+    memory.forget_handshakes(now_ns() + 121_000_000_000)?;
+    ensure!(count()? == 100, "{} are left", count()?);
+    wait::holds_for("undisturbed connections", WHILE, || behind.all(Member::is_undisturbed))?;
     ensure_no_reset(&a)
 }
 
@@ -72,7 +88,7 @@ fn connections_made_from_the_address_live() -> Result<()> {
     let since = Instant::now();
     let crowd = Crowd::start(&service, &Plan { to: outside, brief: 5, ..CROWD })?;
     crowd.wait_until_served(since)?;
-    wait::holds_for("undisturbed connections", WHILE, || crowd.all(is_undisturbed))?;
+    wait::holds_for("undisturbed connections", WHILE, || crowd.all(Member::is_undisturbed))?;
     // Of each connection that lasts, the first answer; and the witness that what came was looked at.
     ensure!(number(&a, "flows", "handshakes_seen")? >= 100, "{}", a.status()?["flows"]);
     ensure!(a.counter("tcp_handshake_seen")? > 100, "{}", a.status()?["counters"]);

@@ -3,30 +3,23 @@
 
 use std::fs;
 use std::net::SocketAddrV4;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use failover_tests::crowd::{Crowd, Event, Member, Plan, Role, tally};
+use failover_tests::crowd::{Crowd, Member, Plan, Role, tally};
 use failover_tests::daemon::Daemon;
 use failover_tests::lab::{INTERFACE, VIP};
 use failover_tests::netns::finish;
-use failover_tests::stage::{CROWD, RESET, Stage, service_behind_nat, wait_for_peer_flows};
+use failover_tests::stage::{CROWD, RESET, Stage, WHILE, service_behind_nat, wait_for_peer_flows};
 use failover_tests::wait;
-
-/// Long enough for a reset to every retransmission of a busy client, and for three rounds of tickles.
-const WHILE: Duration = Duration::from_secs(3);
-
-fn is_undisturbed(member: &Member) -> bool {
-    member.events.iter().all(|(_, event)| *event == Event::Connected)
-}
 
 /// Waits until all go on: the busy ones served, nobody disturbed, and that for a while.
 fn ensure_all_live(crowds: &[&Crowd], since: Instant) -> Result<()> {
-    let goes_on = |member: &Member| is_undisturbed(member) && (member.role == Role::Idle || member.is_served(since));
+    let goes_on = |member: &Member| member.is_undisturbed() && (member.role == Role::Idle || member.is_served(since));
     for crowd in crowds {
         crowd.wait_for_each("an echo, and no end", goes_on)?;
     }
-    wait::holds_for("undisturbed connections", WHILE, || crowds.iter().all(|crowd| crowd.all(is_undisturbed)))
+    wait::holds_for("undisturbed connections", WHILE, || crowds.iter().all(|crowd| crowd.all(Member::is_undisturbed)))
 }
 
 fn ensure_all_reset(crowd: &Crowd, since: Instant) -> Result<()> {

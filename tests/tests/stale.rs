@@ -15,7 +15,8 @@ use failover_tests::echo::TcpEcho;
 use failover_tests::frames::FrameSocket;
 use failover_tests::keepalived::{Instance, Keepalived};
 use failover_tests::lab::{INTERFACE, VIP};
-use failover_tests::stage::{CROWD, MANY, RESET, Stage, service_behind_nat, wait_for_peer_flows};
+use failover_tests::segment::{ACK, Segment};
+use failover_tests::stage::{CROWD, MANY, RESET, SERVICE, Stage, service_behind_nat, wait_for_peer_flows};
 use failover_tests::wait;
 
 const FIRST_ANSWER: &str = "the new node's first answer";
@@ -164,9 +165,10 @@ fn live_flows_are_never_reset() -> Result<()> {
     let listened = stage.crowd(&Plan { to: other, first_port: 12_000, ..mixed })?;
     let untouched = || {
         let is_brief = |member: &Member| member.role == Role::Brief;
-        let undisturbed = |member: &Member| member.events.iter().all(|(_, event)| *event == Event::Connected);
         // Where the listener is restarted, the kernel itself refuses who comes at the wrong time.
-        here.all(undisturbed) && translated.all(undisturbed) && listened.all(|m| is_brief(m) || undisturbed(m))
+        here.all(Member::is_undisturbed)
+            && translated.all(Member::is_undisturbed)
+            && listened.all(|member| is_brief(member) || member.is_undisturbed())
     };
     let half = Duration::from_secs(if is_long() { 300 } else { 5 });
     wait::holds_for("undisturbed connections", half, untouched)?;
@@ -200,8 +202,7 @@ fn a_flood_of_stale_segments_leaves_live_flows_alone() -> Result<()> {
     let (a, _b) = stage.ours("resets_per_second = 1000\n")?;
     let crowd = stage.crowd(&Plan { busy: 50, idle: 0, ..CROWD })?;
     let socket = FrameSocket::open(stage.lab.station("client")?, INTERFACE, ETHER_TYPE_IPV4)?;
-    let client = stage.lab.mac("client")?;
-    let frames: Vec<_> = (0..10_000).map(|number| stale_segment(stage.mac_a, client, number)).collect();
+    let frames: Vec<_> = (0..10_000).map(|number| stale_segment(number).frame_to(stage.mac_a)).collect();
 
     let start = Instant::now();
     let mut sent = 0_u64;
@@ -220,31 +221,8 @@ fn a_flood_of_stale_segments_leaves_live_flows_alone() -> Result<()> {
 
 const ETHER_TYPE_IPV4: u16 = 0x0800;
 
-/// An ACK to VIP:7 from somewhere in 203.0.113.0/24, written out: RFC 791, RFC 9293 3.1.
-fn stale_segment(to: [u8; 6], from: [u8; 6], number: u16) -> Vec<u8> {
-    let source = [203, 0, 113, (number % 250) as u8 + 1];
-    let port = (20_000 + number).to_be_bytes();
-    let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
-    ip.extend(source);
-    ip.extend(VIP.octets());
-    let mut tcp = vec![port[0], port[1], 0, 7];
-    tcp.extend([0x10, 0, 0, 0, 0x20, 0, 0, 0, 0x50, 0x10, 0x02, 0, 0, 0, 0, 0]);
-    let ip_checksum = checksum(&[&ip]);
-    ip[10..12].copy_from_slice(&ip_checksum);
-    let tcp_checksum = checksum(&[&ip[12..20], &[0, 6, 0, 20], &tcp]);
-    tcp[16..18].copy_from_slice(&tcp_checksum);
-    let mut frame = [to, from].concat();
-    frame.extend(ETHER_TYPE_IPV4.to_be_bytes());
-    frame.extend(ip);
-    frame.extend(tcp);
-    frame.resize(60, 0);
-    frame
-}
-
-/// RFC 1071, over parts of even length.
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
-    let words = parts.iter().flat_map(|part| part.chunks(2)).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes()
+/// An ACK from somewhere in 203.0.113.0/24 to a connection that never was.
+fn stale_segment(number: u16) -> Segment {
+    let client = SocketAddrV4::new([203, 0, 113, (number % 250) as u8 + 1].into(), 20_000 + number);
+    Segment { client, server: SERVICE, ..Segment::from_port(0, ACK) }
 }

@@ -1,7 +1,7 @@
 //! What this node's own clients are told when it lets an address go: a reset with the right numbers, from the kernel
 //! that has them.
 //!
-//! Deliberately absent: the clients of other nodes (`thread`).
+//! Deliberately absent: the clients of other nodes (`telling`).
 
 use std::net::Ipv4Addr;
 use std::thread;

@@ -4,7 +4,7 @@
 //! ended or begun anew, this side puts in and out what peers tell, and what was there before anything watched. This side
 //! looks at the origin before it writes; what changes between the two is a flow that two nodes have at once.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -95,11 +95,11 @@ impl Memory {
         }
     }
 
-    /// Takes out every flow for which `is_gone` holds, and says which.
+    /// Takes out every flow for which `is_gone` holds.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn remove_all(&mut self, mut is_gone: impl FnMut(&FlowKey, &Flow) -> bool) -> Result<Vec<FlowKey>> {
+    pub fn remove_all(&mut self, mut is_gone: impl FnMut(&FlowKey, &Flow) -> bool) -> Result<()> {
         let mut gone = Vec::new();
         self.for_each(|key, flow| {
             if is_gone(&key, &flow) {
@@ -107,7 +107,7 @@ impl Memory {
             }
         })?;
         gone.iter().for_each(|key| self.remove(key));
-        Ok(gone)
+        Ok(())
     }
 
     /// Takes out a connection that was found, unless it is something else by now.
@@ -226,8 +226,8 @@ pub fn for_each(table: &MapData, mut each: impl FnMut(FlowKey, Flow)) -> Result<
 /// The IPv4 address of this end.
 pub fn local(key: &FlowKey) -> Option<Ipv4Addr> {
     match key.local.to_ip() {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The peers' flows, as the replication tells of them.
 //!
-//! Deliberately absent: the protocol (`crate::replication`), and what becomes of the flows after a takeover (`tickle`).
+//! Deliberately absent: the protocol (`crate::replication`), and what becomes of the flows after a takeover (`telling`).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -106,10 +106,12 @@ impl Store for PeerStore {
     }
 
     fn peer_synced(&mut self, peer: u32, sync: u32) {
-        let is_gone = |flow: &failover_common::abi::Flow| {
-            flow.origin == FlowOrigin::Peer && flow.peer == peer && flow.sync != sync
-        };
-        if let Err(error) = self.shared.borrow_mut().memory.remove_all(|_, flow| is_gone(flow)) {
+        let gone = self
+            .shared
+            .borrow_mut()
+            .memory
+            .remove_all(|_, flow| flow.origin == FlowOrigin::Peer && flow.peer == peer && flow.sync != sync);
+        if let Err(error) = gone {
             tracing::warn!(error = format!("{error:#}"), "a peer's closed connections stay in the table of flows");
         }
     }

@@ -1,5 +1,5 @@
-//! The thread: reads what the socket program tells ten times a second and passes it on to the peers; after a takeover
-//! has the peers' clients told; and keeps what was found at the start true.
+//! The thread: reads what the programs tell ten times a second and passes it on, to the peers and to those who tell
+//! clients; and keeps what was found at the start true.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -221,31 +221,34 @@ impl Flows {
         for _ in 0..FLOW_EVENTS_BYTES / 32 {
             let Some(item) = events.next() else { break };
             let Ok(event) = FlowEvent::try_read_from_bytes(&item) else { continue };
-            if event.kind == FlowEventKind::Refused {
-                self.refused.add(event.key);
-                continue;
-            }
-            if self.found.remove(&event.key) && event.kind == FlowEventKind::Closed {
-                self.shared.borrow_mut().memory.remove_found(&event.key);
-            }
-            if event.kind == FlowEventKind::Closed && is_gone(&event.key) {
-                continue;
-            }
+            let key = event.key;
             let change = match event.kind {
-                FlowEventKind::Opened => Change::Opened(Record { key: event.key, send_next: Some(event.send_next) }),
-                FlowEventKind::Closed | FlowEventKind::Refused => Change::Closed(event.key),
+                FlowEventKind::Refused => {
+                    self.refused.add(key);
+                    continue;
+                }
+                FlowEventKind::Opened => {
+                    self.found.remove(&key);
+                    Change::Opened(Record { key, send_next: Some(event.send_next) })
+                }
+                FlowEventKind::Closed => {
+                    if self.found.remove(&key) {
+                        self.shared.borrow_mut().memory.remove_found(&key);
+                    }
+                    if is_gone(&key) {
+                        continue;
+                    }
+                    Change::Closed(key)
+                }
             };
-            changes.insert(event.key, change);
+            changes.insert(key, change);
         }
         changes.into_values().collect()
     }
 
     /// Resets this node's connections on a thread of their own: many take as long as a second.
     fn leave(&mut self, router: usize, is_gone: bool, done: oneshot::Sender<Infallible>) {
-        let (Some(entry), true) = (self.entries.entry(router as u32), router < self.config.virtual_routers.len())
-        else {
-            return;
-        };
+        let Some(entry) = self.entries.entry(router as u32) else { return };
         if is_gone {
             self.gone.insert(router);
         }
@@ -296,7 +299,7 @@ impl Flows {
         if !self.is_watched {
             return Ok(());
         }
-        for key in sockets::list(&remembered.into_keys().collect::<Vec<_>>())? {
+        for key in sockets::list(&self.addresses())? {
             if shared.memory.put_found(&key) {
                 self.found.insert(key);
             }
