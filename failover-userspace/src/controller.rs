@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: protocol. A wake-up ends in calls to `router`, nothing here knows a state.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -22,14 +23,14 @@ use crate::clock::{self, Timer};
 use crate::config::{self, Config, Problem};
 use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
 use crate::flows::{self, Flows, leaving};
-use crate::host::{Host, News, Wish};
+use crate::host::{Host, News};
 use crate::interface;
 use crate::packet::FrameSender;
 use crate::plan::Plan;
 use crate::readable::readable;
 use crate::realtime;
 use crate::replication::{Key, Replication, Settings};
-use crate::router::{Outlets, Router};
+use crate::router::{self, Router, Wish, World};
 
 /// Runs until SIGTERM or SIGINT, or until one of its threads ends, then releases everything.
 ///
@@ -184,7 +185,7 @@ impl Threads {
         let now_ns = clock::now_ns();
         let held = (0_u32..).zip(&config.virtual_routers).filter_map(|(index, router)| {
             let entry = self.entries.entry(index).filter(|entry| entry.is_live(now_ns))?;
-            leaving::keep_away(router, &entry);
+            leaving::keep_away(router, &entry, now_ns);
             Some((router, entry))
         });
         let held: Vec<_> = held.collect();
@@ -233,10 +234,46 @@ struct Elections {
     config: Arc<Config>,
     routers: Vec<Router>,
     usable: Vec<bool>,
-    /// By interface of the plan.
-    senders: Vec<Option<FrameSender>>,
-    wishes: UnboundedSender<Wish>,
+    outlets: Outlets,
     news: UnboundedReceiver<News>,
+}
+
+/// Where the elections' effects go.
+struct Outlets {
+    /// By interface of the plan.
+    senders: Vec<FrameSender>,
+    wishes: UnboundedSender<Wish>,
+}
+
+impl Outlets {
+    fn of(&self, interface: usize) -> Machine<'_> {
+        Machine { sender: &self.senders[interface], wishes: &self.wishes }
+    }
+}
+
+/// This machine, as the virtual routers of one interface see it.
+struct Machine<'a> {
+    sender: &'a FrameSender,
+    wishes: &'a UnboundedSender<Wish>,
+}
+
+impl World for Machine<'_> {
+    fn now_ns(&self) -> u64 {
+        clock::now_ns()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        clock::unix_ms()
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.sender.send(frame)
+    }
+
+    fn wish(&self, wish: Wish) {
+        // The host's thread only goes away when the process does.
+        let _ = self.wishes.send(wish);
+    }
 }
 
 impl Elections {
@@ -248,8 +285,7 @@ impl Elections {
         news: UnboundedReceiver<News>,
     ) -> Result<Self> {
         let senders = plan.interfaces.iter().map(|interface| {
-            let sender = FrameSender::open(interface.index);
-            sender.map(Some).with_context(|| format!("on interface {}", interface.name))
+            FrameSender::open(interface.index).with_context(|| format!("on interface {}", interface.name))
         });
         let routers = plan.routers.iter().zip(&config.virtual_routers).enumerate().map(|(index, (place, config))| {
             let entry = started.entries.entry(index as u32).context("more virtual routers than entries")?;
@@ -260,19 +296,17 @@ impl Elections {
             config: config.clone(),
             routers: routers.collect::<Result<_>>()?,
             usable: plan.interfaces.iter().map(|interface| interface.is_up).collect(),
-            senders: senders.collect::<Result<_>>()?,
-            wishes,
+            outlets: Outlets { senders: senders.collect::<Result<_>>()?, wishes },
             news,
         })
     }
 
     /// Starts every virtual router, and says which of them carry on with a lease.
     fn start(&mut self, adopted: bool) -> Vec<bool> {
-        let Self { routers, usable, senders, wishes, .. } = self;
+        let Self { routers, usable, outlets, .. } = self;
         let start = |router: &mut Router| {
             let resumed = if adopted { router.live_lease(clock::now_ns()) } else { None };
-            let sender = senders[router.interface].as_ref();
-            router.start(usable[router.interface], resumed, &Outlets { sender, wishes });
+            router.start(usable[router.interface], resumed, &outlets.of(router.interface));
             resumed.is_some() && usable[router.interface]
         };
         routers.iter_mut().map(start).collect()
@@ -290,51 +324,35 @@ impl Elections {
                 ready = events.readable_mut() => ready.context("watching the ring of events")?.clear_ready(),
                 fired = timer.fired() => fired.context("waiting for the timer")?,
             }
-            self.drain(events.get_mut());
-            self.expire();
+            let Self { routers, outlets, .. } = &mut self;
+            router::wake(routers, pending(events.get_mut()), |interface| outlets.of(interface));
         }
-        let Self { routers, senders, wishes, .. } = &mut self;
+        let Self { routers, outlets, .. } = &mut self;
         for router in routers {
-            let sender = senders[router.interface].as_ref();
-            router.shut_down(&Outlets { sender, wishes });
+            router.shut_down(&outlets.of(router.interface));
         }
         Ok(())
     }
 
-    /// All events there are, before any deadline is looked at.
-    fn drain(&mut self, events: &mut RingBuf<MapData>) {
-        let Self { routers, senders, wishes, .. } = self;
-        // More than fit into it, so that a flood cannot keep this loop from the deadlines.
-        for _ in 0..EVENTS_BYTES / 32 {
-            let Some(item) = events.next() else { break };
-            // What is no event of this version, or of no router, is nobody's.
-            let Ok(event) = Event::try_read_from_bytes(&item) else { continue };
-            if let Some(router) = routers.get_mut(event.router as usize) {
-                let sender = senders[router.interface].as_ref();
-                router.event(&event, &Outlets { sender, wishes });
-            }
-        }
-    }
-
-    fn expire(&mut self) {
-        let now_ns = clock::now_ns();
-        let Self { routers, senders, wishes, .. } = self;
-        for router in routers.iter_mut().filter(|router| router.next_deadline().is_some_and(|at_ns| at_ns <= now_ns)) {
-            let sender = senders[router.interface].as_ref();
-            router.timeout(&Outlets { sender, wishes });
-        }
-    }
-
     fn hear(&mut self, news: News) {
-        let Self { config, routers, senders, wishes, .. } = self;
+        let Self { config, routers, outlets, .. } = self;
         if let Some(sender) = news.sender {
             // Closing one waits for the kernel (RTNL, RCU): not here.
-            let old = senders[news.interface].replace(sender);
+            let old = std::mem::replace(&mut outlets.senders[news.interface], sender);
             drop(thread::Builder::new().name("close".into()).spawn(move || drop(old)));
         }
         for router in routers.iter_mut().filter(|router| router.interface == news.interface) {
-            let sender = senders[news.interface].as_ref();
-            router.interface_changed(news.state.as_ref(), config, &Outlets { sender, wishes });
+            router.interface_changed(news.state.as_ref(), config, &outlets.of(news.interface));
         }
     }
+}
+
+/// All events there are.
+fn pending(events: &mut RingBuf<MapData>) -> impl Iterator<Item = Event> {
+    // More than fit into it, so that a flood cannot keep the election from its deadlines.
+    let items = (0..EVENTS_BYTES / 32).map_while(|_| {
+        // What is no event of this version is nobody's.
+        events.next().map(|item| Event::try_read_from_bytes(&item).ok())
+    });
+    items.flatten()
 }

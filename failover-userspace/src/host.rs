@@ -32,24 +32,14 @@ use crate::interface::{self, Interface};
 use crate::packet::FrameSender;
 use crate::plan::Plan;
 use crate::refusals::Refusals;
+use crate::router::Wish;
 
 /// Changes of links and addresses, as netlink tells them.
 type Events =
     futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
 
-/// What the controller wants. Unbounded channels carry these and [`News`]: each is a change that
-/// the election's own timers and limits pace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Addresses of that virtual router on the interface, and announced.
-    Take(usize),
-    /// Addresses off the interface.
-    Drop(usize),
-    /// Addresses announced once more.
-    Announce(usize),
-}
-
-/// What happened to an interface of the plan.
+/// What happened to an interface of the plan. Unbounded channels carry these and [`Wish`]es: each is a change that the
+/// election's own timers and limits pace.
 #[derive(Debug)]
 pub struct News {
     /// Index in [`Plan::interfaces`].

@@ -5,29 +5,63 @@
 //! the election was told of. The kernel compares it with the last one it heard, so a claim made in
 //! ignorance is void from the start (ARCHITECTURE.md, invariant 3).
 
+use std::io;
+
 use failover_common::abi::{ChecksumForm, Event, EventKind, Heard, Lease, State};
 use failover_common::address::Address;
 use failover_common::lease::beats;
 use failover_common::wire::ethernet::Mac;
 use failover_common::wire::vrrp::{ADVERT_FRAME_LEN_MAX, AddressDigest, AdvertFrame, PRIORITY_RELEASE};
-use tokio::sync::mpsc::UnboundedSender;
 
-use crate::clock;
 use crate::config::{ChecksumForm as Configured, Version, VirtualRouter};
 use crate::dataplane::{self, Entry};
 use crate::election::{Action, Election, HeardAdvert, Input, Parameters, Reason, Transition};
 use crate::flows::leaving;
-use crate::host::Wish;
 use crate::interface::Interface;
-use crate::packet::FrameSender;
 use crate::plan::virtual_addresses;
 
-/// Where the effects go.
-pub struct Outlets<'a> {
-    /// The interface's packet socket; `None` while it is gone.
-    pub sender: Option<&'a FrameSender>,
-    /// The host's thread.
-    pub wishes: &'a UnboundedSender<Wish>,
+/// All that a virtual router needs of the machine. The controller's is the machine; the simulator's is made up, and
+/// everything above it the same.
+pub trait World {
+    /// CLOCK_BOOTTIME nanoseconds, read anew at each call.
+    fn now_ns(&self) -> u64;
+    /// Milliseconds since 1970, for people.
+    fn unix_ms(&self) -> u64;
+    /// Hands one whole frame to the interface.
+    ///
+    /// # Errors
+    /// When it did not go out.
+    fn send(&self, frame: &[u8]) -> io::Result<()>;
+    /// Asks for something that may take its time.
+    fn wish(&self, wish: Wish);
+}
+
+/// What the host is to do, by the virtual router's index in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Addresses of that virtual router on the interface, and announced.
+    Take(usize),
+    /// Addresses off the interface.
+    Drop(usize),
+    /// Addresses announced once more.
+    Announce(usize),
+}
+
+/// One wake-up of all virtual routers: what the kernel told first, and only then what is due. `world` is by
+/// [`Router::interface`].
+pub fn wake<W: World>(routers: &mut [Router], events: impl IntoIterator<Item = Event>, world: impl Fn(usize) -> W) {
+    for event in events {
+        // Of no router, nobody's.
+        if let Some(router) = routers.get_mut(event.router as usize) {
+            router.event(&event, &world(router.interface));
+        }
+    }
+    for router in routers {
+        let world = world(router.interface);
+        if router.next_deadline().is_some_and(|at_ns| at_ns <= world.now_ns()) {
+            router.timeout(&world);
+        }
+    }
 }
 
 /// See the module.
@@ -113,7 +147,7 @@ impl Router {
     }
 
     /// Starts, with the lease of an earlier controller if there is one.
-    pub fn start(&mut self, is_usable: bool, resumed: Option<Lease>, outlets: &Outlets<'_>) {
+    pub fn start(&mut self, is_usable: bool, resumed: Option<Lease>, world: &impl World) {
         // What was heard before this start is history: the timers begin now.
         self.told_superior_ns = self.entry.last_superior_ns();
         self.told_advert_ns = self.entry.last_advert_ns();
@@ -130,7 +164,7 @@ impl Router {
         if !matches!(input, Input::Resume { .. }) {
             self.entry.set_lease(Lease::default());
         }
-        self.give(input, outlets);
+        self.give(input, world);
     }
 
     /// When [`Self::timeout`] is due.
@@ -139,25 +173,25 @@ impl Router {
     }
 
     /// The deadline has come: first all that the kernel heard, then the time.
-    pub fn timeout(&mut self, outlets: &Outlets<'_>) {
+    pub fn timeout(&mut self, world: &impl World) {
         // The clock first: what comes in while this thread is stalled after it is not yet judged.
-        let now_ns = clock::now_ns();
-        self.catch_up(outlets);
+        let now_ns = world.now_ns();
+        self.catch_up(world);
         self.election.handle_timeout(now_ns);
-        self.pump(outlets);
+        self.pump(world);
     }
 
     /// Tells the election what the map knows and no event told: steady adverts, and whatever a full
     /// ring lost.
-    fn catch_up(&mut self, outlets: &Outlets<'_>) {
+    fn catch_up(&mut self, world: &impl World) {
         // In this order: what moved the first word is in the second, or something later is.
         let superior_ns = self.entry.last_superior_ns();
         let heard = self.entry.heard();
         if superior_ns != heard.last_advert_ns {
-            self.tell_missed_superior(superior_ns, outlets);
+            self.tell_missed_superior(superior_ns, world);
         }
         if heard.last_advert_ns > self.told_advert_ns {
-            self.hear(&heard, outlets);
+            self.hear(&heard, world);
         }
         // Told, whatever the election made of it: the kernel's judgement may be older than a change
         // of this node's own address.
@@ -166,27 +200,27 @@ impl Router {
 
     /// Of a superior advert that another one has followed in the map, only its time is left. It was
     /// one of a steady row, or its event was lost: at any rate it was like the last one told.
-    fn tell_missed_superior(&mut self, superior_ns: u64, outlets: &Outlets<'_>) {
+    fn tell_missed_superior(&mut self, superior_ns: u64, world: &impl World) {
         if superior_ns > self.told_superior_ns {
-            self.tell(HeardAdvert { received_at_ns: superior_ns, ..self.last_superior }, outlets);
+            self.tell(HeardAdvert { received_at_ns: superior_ns, ..self.last_superior }, world);
         }
     }
 
-    fn hear(&mut self, heard: &Heard, outlets: &Outlets<'_>) {
-        self.learn(heard.source, heard.interval_cs, heard.address_digest, heard.checksum_form);
+    fn hear(&mut self, heard: &Heard, world: &impl World) {
+        self.learn(heard.source, heard.interval_cs, heard.address_digest, heard.checksum_form, heard.last_advert_ns);
         let advert = HeardAdvert {
             received_at_ns: heard.last_advert_ns,
             source: heard.source,
             priority: heard.priority,
             interval_cs: heard.interval_cs,
         };
-        self.tell(advert, outlets);
+        self.tell(advert, world);
     }
 
     /// One event of the ring.
-    pub fn event(&mut self, event: &Event, outlets: &Outlets<'_>) {
+    pub fn event(&mut self, event: &Event, world: &impl World) {
         match event.kind {
-            EventKind::Advert => self.advert_event(event, outlets),
+            EventKind::Advert => self.advert_event(event, world),
             EventKind::Conflict => {
                 if self.conflicts_told.is_due(event.at_ns) {
                     tracing::warn!(
@@ -194,7 +228,7 @@ impl Router {
                         "another station claims the address by ARP; announcing it again"
                     );
                 }
-                self.give(Input::Conflict, outlets);
+                self.give(Input::Conflict, world);
             }
             EventKind::OwnAdvert => {
                 if self.own_adverts_told.is_due(event.at_ns) {
@@ -210,7 +244,7 @@ impl Router {
 
     /// An advert from the ring. What is older than what was told already is history: the ring may
     /// have kept it over a restart or a stall, and told again it would put timers back.
-    fn advert_event(&mut self, event: &Event, outlets: &Outlets<'_>) {
+    fn advert_event(&mut self, event: &Event, world: &impl World) {
         let advert = HeardAdvert {
             received_at_ns: event.at_ns,
             source: event.address,
@@ -223,10 +257,10 @@ impl Router {
         }
         let superior_ns = self.entry.last_superior_ns();
         if superior_ns < event.at_ns {
-            self.tell_missed_superior(superior_ns, outlets);
+            self.tell_missed_superior(superior_ns, world);
         }
-        self.learn(event.address, event.interval_cs, event.address_digest, event.checksum_form);
-        self.tell(advert, outlets);
+        self.learn(event.address, event.interval_cs, event.address_digest, event.checksum_form, event.at_ns);
+        self.tell(advert, world);
     }
 
     fn beats(&self, advert: &HeardAdvert) -> bool {
@@ -234,17 +268,24 @@ impl Router {
         beats(advert.priority, &advert.source, self.config.priority, &own_address)
     }
 
-    fn tell(&mut self, advert: HeardAdvert, outlets: &Outlets<'_>) {
+    fn tell(&mut self, advert: HeardAdvert, world: &impl World) {
         self.told_advert_ns = self.told_advert_ns.max(advert.received_at_ns);
         if self.beats(&advert) {
             self.told_superior_ns = self.told_superior_ns.max(advert.received_at_ns);
             self.last_superior = advert;
         }
-        self.give(Input::Advert(advert), outlets);
+        self.give(Input::Advert(advert), world);
     }
 
     /// Follows the peer's checksum, and tells once of a peer that is configured differently.
-    fn learn(&mut self, source: Address, interval_cs: u16, address_digest: u32, checksum_form: ChecksumForm) {
+    fn learn(
+        &mut self,
+        source: Address,
+        interval_cs: u16,
+        address_digest: u32,
+        checksum_form: ChecksumForm,
+        now_ns: u64,
+    ) {
         if self.config.checksum == Configured::Auto
             && self.config.version == Version::V3
             && checksum_form == ChecksumForm::PseudoHeader
@@ -257,7 +298,7 @@ impl Router {
         let mut digest = AddressDigest::default();
         self.config.addresses.iter().for_each(|net| digest.add(net.addr().octets()));
         let other_addresses = address_digest != digest.0;
-        if !(other_interval || other_addresses) || !self.differences_told.is_due(clock::now_ns()) {
+        if !(other_interval || other_addresses) || !self.differences_told.is_due(now_ns) {
             return;
         }
         if other_interval {
@@ -273,12 +314,7 @@ impl Router {
     }
 
     /// The interface changed, or is gone.
-    pub fn interface_changed(
-        &mut self,
-        state: Option<&Interface>,
-        config: &crate::config::Config,
-        outlets: &Outlets<'_>,
-    ) {
+    pub fn interface_changed(&mut self, state: Option<&Interface>, config: &crate::config::Config, world: &impl World) {
         let virtual_addresses = virtual_addresses(config, &self.config.interface, self.config.priority);
         let own_address = state.and_then(|state| state.primary_address(&virtual_addresses));
         if let (Some(state), Some(own_address)) = (state, own_address) {
@@ -288,97 +324,92 @@ impl Router {
                 self.entry.set_settings(&settings);
                 self.election.set_own_address(Address::from(own_address));
                 self.frames = Frames::build(&self.config, state.mac, own_address.octets(), self.frames.checksum_form);
-                let _ = outlets.wishes.send(Wish::Announce(self.index));
+                world.wish(Wish::Announce(self.index));
             }
         }
         let is_usable = own_address.is_some() && state.is_some_and(|state| state.is_up);
         if is_usable != self.usable {
             self.usable = is_usable;
-            self.give(if is_usable { Input::LinkUp } else { Input::LinkDown }, outlets);
+            self.give(if is_usable { Input::LinkUp } else { Input::LinkDown }, world);
         }
     }
 
     /// Releases.
-    pub fn shut_down(&mut self, outlets: &Outlets<'_>) {
-        self.give(Input::Shutdown, outlets);
+    pub fn shut_down(&mut self, world: &impl World) {
+        self.give(Input::Shutdown, world);
     }
 
-    fn give(&mut self, input: Input, outlets: &Outlets<'_>) {
-        self.election.handle(clock::now_ns(), input);
-        self.pump(outlets);
+    fn give(&mut self, input: Input, world: &impl World) {
+        self.election.handle(world.now_ns(), input);
+        self.pump(world);
     }
 
     /// Applies what the election wants, in its order.
-    fn pump(&mut self, outlets: &Outlets<'_>) {
+    fn pump(&mut self, world: &impl World) {
         while let Some(action) = self.election.poll_action() {
             match action {
-                Action::SendAdvert { priority } => self.send(priority, outlets),
+                Action::SendAdvert { priority } => self.send(priority, world),
                 Action::SetLease { until_ns } => {
                     if until_ns != 0 && !self.serving {
                         self.serving = true;
-                        self.take_over();
+                        self.take_over(world);
                     }
                     self.entry.set_lease(Lease { until_ns, claimed_after_ns: self.told_superior_ns });
                 }
-                // The host's thread only goes away when the process does.
-                Action::TakeAddresses => drop(outlets.wishes.send(Wish::Take(self.index))),
+                Action::TakeAddresses => world.wish(Wish::Take(self.index)),
                 Action::DropAddresses => {
                     self.serving = false;
-                    leaving::keep_away(&self.config, &self.entry);
-                    let _ = outlets.wishes.send(Wish::Drop(self.index));
+                    leaving::keep_away(&self.config, &self.entry, world.now_ns());
+                    world.wish(Wish::Drop(self.index));
                 }
-                Action::Announce => drop(outlets.wishes.send(Wish::Announce(self.index))),
-                Action::Report(transition) => self.report(&transition),
+                Action::Announce => world.wish(Wish::Announce(self.index)),
+                Action::Report(transition) => self.report(&transition, world),
             }
         }
     }
 
     /// Connections are this node's from now on, and those that it does not know another's, if one had the addresses since
     /// it last had them itself.
-    fn take_over(&self) {
+    fn take_over(&self, world: &impl World) {
         if self.entry.last_advert_ns() > self.entry.takeover().at_ns {
-            self.entry.set_takeover(clock::now_ns());
+            self.entry.set_takeover(world.now_ns());
         }
         self.entry.set_leaving_until(0);
     }
 
-    fn send(&mut self, priority: u8, outlets: &Outlets<'_>) {
+    fn send(&mut self, priority: u8, world: &impl World) {
         let frame = if priority == PRIORITY_RELEASE { &self.frames.release } else { &self.frames.advert };
-        let before_send_ns = clock::now_ns();
-        let result = match outlets.sender {
-            Some(sender) => sender.send(frame),
-            None => Err(rustix::io::Errno::NODEV.into()),
-        };
-        match result {
+        let before_send_ns = world.now_ns();
+        match world.send(frame) {
             Ok(()) => {
                 self.entry.count_advert_sent();
                 if self.sends_failing > 0 {
                     tracing::info!(instance = %self.config.name, failed = self.sends_failing, "adverts go out again");
                     self.sends_failing = 0;
                 }
-                self.election.handle(clock::now_ns(), Input::AdvertSent { before_send_ns });
+                self.election.handle(world.now_ns(), Input::AdvertSent { before_send_ns });
             }
             Err(error) => {
                 if self.sends_failing == 0 {
                     tracing::warn!(instance = %self.config.name, interface = %self.config.interface, %error, "an advert did not go out; the lease is not renewed");
                 }
                 self.sends_failing = self.sends_failing.saturating_add(1);
-                self.election.handle(clock::now_ns(), Input::AdvertFailed);
+                self.election.handle(world.now_ns(), Input::AdvertFailed);
             }
         }
     }
 
-    fn report(&self, transition: &Transition) {
+    fn report(&self, transition: &Transition, world: &impl World) {
         let mut report = self.entry.report();
         if transition.from != transition.to {
             report.state = transition.to;
             report.transitions += 1;
-            report.since_unix_ms = clock::unix_ms();
+            report.since_unix_ms = world.unix_ms();
             self.entry.set_report(&report);
         }
         let instance = &self.config.name;
         let (from, to, reason) = (transition.from, transition.to, transition.reason.to_string());
-        let silent_ns = transition.last_sign_ns.map(|sign_ns| clock::now_ns().saturating_sub(sign_ns));
+        let silent_ns = transition.last_sign_ns.map(|sign_ns| world.now_ns().saturating_sub(sign_ns));
         match silent_ns
             .filter(|_| to == State::Active && !matches!(transition.reason, Reason::Preempting | Reason::Resumed))
         {

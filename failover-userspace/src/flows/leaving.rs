@@ -29,9 +29,9 @@ fn is_concerned(router: &VirtualRouter) -> bool {
 }
 
 /// Keeps new connections away for a while: whoever has the addresses next is to have them.
-pub fn keep_away(router: &VirtualRouter, entry: &Entry) {
+pub fn keep_away(router: &VirtualRouter, entry: &Entry, now_ns: u64) {
     if is_concerned(router) {
-        entry.set_leaving_until(clock::now_ns() + LEAVING_NS);
+        entry.set_leaving_until(now_ns + LEAVING_NS);
     }
 }
 
