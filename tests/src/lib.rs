@@ -12,6 +12,8 @@ pub mod echo;
 pub mod fixtures;
 pub mod flow_maps;
 pub mod frames;
+pub mod host_frame;
+pub mod host_kernel;
 pub mod keepalived;
 pub mod lab;
 pub mod netns;

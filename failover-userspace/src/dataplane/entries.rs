@@ -46,16 +46,40 @@ impl Entries {
         })
     }
 
+    /// Memory of this process alone, all zero, for a frame path that runs on the host.
+    ///
+    /// # Errors
+    /// Those of mmap(2).
+    pub fn anonymous(count: u32) -> io::Result<Self> {
+        let map = |len| MmapOptions::new().len(len).map_anon().map(|map| Arc::new(MmapRaw::from(map)));
+        let (len, handshakes_len) = (count as usize * size_of::<VirtualRouter>(), size_of::<HandshakeCount>());
+        Ok(Self { map: map(len)?, handshakes: map(handshakes_len)?, count })
+    }
+
+    /// Where the entry at `index` is, as the kernel program sees it, for as long as this lives; `None` past the end.
+    pub fn router_ptr(&self, index: u32) -> Option<*mut VirtualRouter> {
+        (index < self.count).then(|| at(&self.map, index))
+    }
+
+    /// Where the one `HANDSHAKE_COUNT` is, in the same way.
+    pub fn handshake_count_ptr(&self) -> *mut HandshakeCount {
+        self.handshakes.as_mut_ptr().cast()
+    }
+
     /// The entry at `index`; `None` past the end.
     pub fn entry(&self, index: u32) -> Option<Entry> {
         (index < self.count).then(|| Entry { map: self.map.clone(), handshakes: self.handshakes.clone(), index })
     }
 }
 
+fn at(map: &MmapRaw, index: u32) -> *mut VirtualRouter {
+    map.as_mut_ptr().cast::<VirtualRouter>().wrapping_add(index as usize)
+}
+
 impl Entry {
     fn at(&self) -> *mut VirtualRouter {
         // `index` was checked against the mapped length when the entry was made.
-        self.map.as_mut_ptr().cast::<VirtualRouter>().wrapping_add(self.index as usize)
+        at(&self.map, self.index)
     }
 
     /// A word of the entry, as the kernel program sees it: whole or not at all.
