@@ -3,13 +3,13 @@
 //!
 //! Deliberately absent: announcing. A gratuitous ARP is the controller's to send.
 
-use failover_common::abi::{ChecksumForm, Counter, Event, EventKind};
+use failover_common::abi::{ChecksumForm, Counter, EVENT_GAP_NS, Event, EventKind};
 use failover_common::address::Address;
 use failover_common::wire::Frame;
 use failover_common::wire::arp::{ArpPacket, REPLY, REQUEST};
 use failover_common::wire::ethernet::{EthernetHeader, Link};
 
-use crate::{EVENT_GAP_NS, Kernel, OwnVip, Verdict, emit};
+use crate::{Kernel, OwnVip, Verdict, emit};
 
 #[inline(always)]
 pub(crate) fn handle<F: Frame + ?Sized, K: Kernel>(frame: &mut F, link: &Link, kernel: &K) -> Verdict {

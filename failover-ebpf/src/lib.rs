@@ -183,10 +183,6 @@ fn holds_lease<K: Kernel>(kernel: &K, router: K::Router, now_ns: u64) -> bool {
     is_live(now_ns, lease.until_ns, lease.claimed_after_ns, kernel.last_superior_ns(router))
 }
 
-/// Least time between two events of one virtual router that only ask for a look: a flood of them
-/// wakes the controller a thousand times a second, not a million.
-const EVENT_GAP_NS: u64 = 1_000_000;
-
 /// Emits an event, counting a full ring.
 #[inline(always)]
 fn emit<K: Kernel>(kernel: &K, event: &Event) {

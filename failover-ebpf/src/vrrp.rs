@@ -3,7 +3,9 @@
 //!
 //! Deliberately absent: timers and promotion. They are the election's, in userspace.
 
-use failover_common::abi::{ChecksumForm, Counter, Event, EventKind, FAMILY_IPV4, Heard, RouterKey, Settings};
+use failover_common::abi::{
+    ChecksumForm, Counter, EVENT_GAP_NS, Event, EventKind, FAMILY_IPV4, Heard, RouterKey, Settings,
+};
 use failover_common::address::Address;
 use failover_common::lease::beats;
 use failover_common::wire::Frame;
@@ -11,7 +13,7 @@ use failover_common::wire::ethernet::Link;
 use failover_common::wire::ipv4::Ipv4Header;
 use failover_common::wire::vrrp::{self, Advert};
 
-use crate::{EVENT_GAP_NS, Kernel, Verdict, emit, holds_lease};
+use crate::{Kernel, Verdict, emit, holds_lease};
 
 /// An advert for a VRID that is not configured here may be another daemon's on this host: it
 /// passes. All others end here, counted.

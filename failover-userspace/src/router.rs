@@ -7,7 +7,7 @@
 
 use std::io;
 
-use failover_common::abi::{ChecksumForm, Event, EventKind, Heard, Lease, State};
+use failover_common::abi::{ChecksumForm, EVENT_GAP_NS, Event, EventKind, Heard, Lease, State};
 use failover_common::address::Address;
 use failover_common::lease::beats;
 use failover_common::wire::ethernet::Mac;
@@ -15,6 +15,7 @@ use failover_common::wire::vrrp::{ADVERT_FRAME_LEN_MAX, AddressDigest, AdvertFra
 
 use crate::config::{ChecksumForm as Configured, Version, VirtualRouter};
 use crate::dataplane::{self, Entry};
+use crate::election::timing::interval_ns;
 use crate::election::{Action, Election, HeardAdvert, Input, Parameters, Reason, Transition};
 use crate::flows::leaving;
 use crate::interface::Interface;
@@ -78,6 +79,11 @@ pub struct Router {
     serving: bool,
     told_advert_ns: u64,
     told_superior_ns: u64,
+    told_conflicts: u64,
+    /// When to look into the map for what the kernel saw too soon after its last event to tell of it.
+    look_again_at_ns: Option<u64>,
+    /// When to do so after a start.
+    first_look_at_ns: u64,
     /// The last superior advert told; before the first, one that could be anybody's.
     last_superior: HeardAdvert,
     sends_failing: u32,
@@ -128,6 +134,9 @@ impl Router {
             serving: false,
             told_advert_ns: 0,
             told_superior_ns: 0,
+            told_conflicts: 0,
+            look_again_at_ns: None,
+            first_look_at_ns: 0,
             last_superior: HeardAdvert {
                 received_at_ns: 0,
                 source: Address { bytes: [0xff; 16] },
@@ -148,9 +157,7 @@ impl Router {
 
     /// Starts, with the lease of an earlier controller if there is one.
     pub fn start(&mut self, is_usable: bool, resumed: Option<Lease>, world: &impl World) {
-        // What was heard before this start is history: the timers begin now.
-        self.told_superior_ns = self.entry.last_superior_ns();
-        self.told_advert_ns = self.entry.last_advert_ns();
+        self.begin_anew(world.now_ns());
         self.usable = is_usable;
         let input = match resumed {
             Some(lease) if is_usable => {
@@ -167,9 +174,20 @@ impl Router {
         self.give(input, world);
     }
 
+    /// What was heard before a start is history: the timers begin now. Whoever advertised before and still does is heard
+    /// for the first time within an interval, and no event tells of it.
+    fn begin_anew(&mut self, now_ns: u64) {
+        let interval_ns = interval_ns(self.config.advert_interval_cs);
+        self.first_look_at_ns = now_ns + interval_ns;
+        self.look_again_at_ns = Some(self.first_look_at_ns);
+        self.told_superior_ns = self.entry.last_superior_ns();
+        self.told_advert_ns = self.entry.last_advert_ns();
+        self.told_conflicts = self.entry.heard().conflicts;
+    }
+
     /// When [`Self::timeout`] is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.election.next_deadline()
+        self.election.next_deadline().into_iter().chain(self.look_again_at_ns).min()
     }
 
     /// The deadline has come: first all that the kernel heard, then the time.
@@ -177,12 +195,14 @@ impl Router {
         // The clock first: what comes in while this thread is stalled after it is not yet judged.
         let now_ns = world.now_ns();
         self.catch_up(world);
+        let looks_at_ns = [self.entry.heard().last_event_ns.saturating_add(EVENT_GAP_NS), self.first_look_at_ns];
+        self.look_again_at_ns = looks_at_ns.into_iter().filter(|at_ns| *at_ns > now_ns).min();
         self.election.handle_timeout(now_ns);
         self.pump(world);
     }
 
-    /// Tells the election what the map knows and no event told: steady adverts, and whatever a full
-    /// ring lost.
+    /// Tells the election what the map knows and no event told: steady adverts, what came too soon after an event, and
+    /// whatever a full ring lost.
     fn catch_up(&mut self, world: &impl World) {
         // In this order: what moved the first word is in the second, or something later is.
         let superior_ns = self.entry.last_superior_ns();
@@ -196,6 +216,10 @@ impl Router {
         // Told, whatever the election made of it: the kernel's judgement may be older than a change
         // of this node's own address.
         self.told_superior_ns = self.told_superior_ns.max(superior_ns);
+        if heard.conflicts != self.told_conflicts {
+            self.told_conflicts = heard.conflicts;
+            self.give(Input::Conflict, world);
+        }
     }
 
     /// Of a superior advert that another one has followed in the map, only its time is left. It was
@@ -219,6 +243,8 @@ impl Router {
 
     /// One event of the ring.
     pub fn event(&mut self, event: &Event, world: &impl World) {
+        let look_at_ns = event.at_ns.saturating_add(EVENT_GAP_NS);
+        self.look_again_at_ns = Some(self.look_again_at_ns.map_or(look_at_ns, |at_ns| at_ns.min(look_at_ns)));
         match event.kind {
             EventKind::Advert => self.advert_event(event, world),
             EventKind::Conflict => {
@@ -228,6 +254,7 @@ impl Router {
                         "another station claims the address by ARP; announcing it again"
                     );
                 }
+                self.told_conflicts = self.entry.heard().conflicts;
                 self.give(Input::Conflict, world);
             }
             EventKind::OwnAdvert => {
@@ -330,6 +357,9 @@ impl Router {
         let is_usable = own_address.is_some() && state.is_some_and(|state| state.is_up);
         if is_usable != self.usable {
             self.usable = is_usable;
+            if is_usable {
+                self.begin_anew(world.now_ns());
+            }
             self.give(if is_usable { Input::LinkUp } else { Input::LinkDown }, world);
         }
     }

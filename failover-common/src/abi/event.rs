@@ -8,6 +8,11 @@ use zerocopy::{Immutable, IntoBytes, KnownLayout, TryFromBytes};
 use super::{ChecksumForm, pin_layout};
 use crate::address::Address;
 
+/// Least time between two events of one virtual router that only ask for a look: a flood of them
+/// wakes the controller a thousand times a second, not a million. What is not told for it is in the
+/// map, so after an event the controller looks there when the time is over.
+pub const EVENT_GAP_NS: u64 = 1_000_000;
+
 /// What happened.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TryFromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -14,7 +14,7 @@ mod router;
 mod vip;
 
 pub use counter::{COUNTER_NAMES, Counter, Counters};
-pub use event::{Event, EventKind};
+pub use event::{EVENT_GAP_NS, Event, EventKind};
 pub use flow::{
     Flow, FlowEvent, FlowEventKind, FlowKey, FlowOrigin, FlowStatus, Handshake, HandshakeCount, Peer, ResetBudget,
 };

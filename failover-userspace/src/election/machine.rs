@@ -34,7 +34,7 @@ enum State {
         active_down_at_ns: u64,
         /// Active_Adver_Interval, learned.
         active_interval_cs: u16,
-        /// From when on a lower-priority Active is preempted; `None` until one was heard.
+        /// From when on a lower-priority Active that lives is preempted; `None` until one was heard.
         preempt_at_ns: Option<u64>,
         /// The last advert of somebody who has not given up since.
         other: Option<HeardAdvert>,
@@ -120,7 +120,7 @@ impl Election {
     pub fn next_deadline(&self) -> Option<u64> {
         match self.state {
             State::Initialize | State::Fault => None,
-            State::Backup { active_down_at_ns, .. } => Some(active_down_at_ns),
+            State::Backup { .. } => self.takeover_at_ns(),
             State::Active { advertise_at_ns, claim: Claim::Hold { at_ns, .. } } => Some(advertise_at_ns.min(at_ns)),
             State::Active { advertise_at_ns, claim: Claim::WithAdvert { .. } } => Some(advertise_at_ns),
             State::Active { advertise_at_ns, claim: Claim::Held { .. } } => {
@@ -175,8 +175,8 @@ impl Election {
     /// driver must not depose a healthy peer.
     pub fn handle_timeout(&mut self, now_ns: u64) {
         match self.state {
-            State::Backup { active_down_at_ns, .. } if now_ns >= active_down_at_ns => self.promote(now_ns),
-            State::Active { claim: Claim::Held { until_ns }, .. } if now_ns >= until_ns => self.lapse(now_ns),
+            State::Backup { .. } if self.takeover_at_ns().is_some_and(|at_ns| now_ns >= at_ns) => self.promote(now_ns),
+            State::Active { claim: Claim::Held { until_ns }, .. } if now_ns >= until_ns => self.lapse(now_ns, 0),
             State::Active { advertise_at_ns, claim } => {
                 if let Claim::Hold { at_ns, until_ns } = claim
                     && now_ns >= at_ns
@@ -233,31 +233,39 @@ impl Election {
             let skew_ns = skew_ns(parameters.version, parameters.priority, *active_interval_cs);
             *active_down_at_ns = advert.received_at_ns + skew_ns;
             *other = other.filter(|other| other.source != advert.source);
-            *released = true;
+            // Nobody may be serving: no time for delays.
+            (*preempt_at_ns, *released) = (None, true);
             return;
         }
         (*other, *released) = (Some(advert), false);
         let is_lower = advert.priority < parameters.priority;
         if is_lower && (parameters.preempt || parameters.priority == PRIORITY_OWNER) {
-            let preempt_at_ns =
-                *preempt_at_ns.get_or_insert(advert.received_at_ns.saturating_add(parameters.preempt_delay_ns));
-            if advert.received_at_ns >= preempt_at_ns {
-                // Discarded: the timer runs on and this node takes over when it fires.
-                return;
-            }
-        } else {
-            *preempt_at_ns = None;
+            // Discarded: the timer runs on and this node takes over when it fires, or when the delay is over.
+            preempt_at_ns.get_or_insert(advert.received_at_ns.saturating_add(parameters.preempt_delay_ns));
+            return;
         }
+        *preempt_at_ns = None;
         *active_interval_cs = advert.interval_cs;
         *active_down_at_ns =
             advert.received_at_ns + active_down_ns(parameters.version, parameters.priority, advert.interval_cs);
     }
 
+    /// When a Backup takes over: as its timer says; but a lower-priority Active is left alone until the delay is over, or
+    /// it is silent for an Active_Down_Interval itself.
+    fn takeover_at_ns(&self) -> Option<u64> {
+        let State::Backup { active_down_at_ns, preempt_at_ns, other, .. } = self.state else { return None };
+        let left_alone_until_ns = preempt_at_ns.map_or(0, |preempt_at_ns| {
+            let silent_at_ns = other.map_or(0, |other| other.received_at_ns + self.active_down_ns(other.interval_cs));
+            preempt_at_ns.min(silent_at_ns)
+        });
+        Some(active_down_at_ns.max(left_alone_until_ns))
+    }
+
     /// RFC 9568 6.4.2, "If the Active_Down_Timer fires".
     fn promote(&mut self, now_ns: u64) {
-        let State::Backup { active_down_at_ns, other, released, .. } = self.state else { return };
+        let State::Backup { other, released, .. } = self.state else { return };
         let alive = other.filter(|other| now_ns < other.received_at_ns + self.active_down_ns(other.interval_cs));
-        let by_ns = active_down_at_ns + LATE_NS;
+        let by_ns = self.takeover_at_ns().unwrap_or(now_ns) + LATE_NS;
         let reason = match alive {
             Some(_) => Reason::Preempting,
             None if released => Reason::Released,
@@ -364,14 +372,15 @@ impl Election {
         let after = match before {
             Claim::WithAdvert { by_ns } if now_ns <= by_ns => Claim::Held { until_ns },
             Claim::WithAdvert { .. } => Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns },
-            // The others hear of it only now, whenever it was decided.
-            Claim::Hold { until_ns: 0, .. } => Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns },
-            Claim::Hold { at_ns, .. } => Claim::Hold { at_ns, until_ns },
-            // It ran out between the decision to send and the send.
-            Claim::Held { until_ns: old_ns } if now_ns >= old_ns => {
-                self.lapse_is_due(now_ns);
-                return;
+            // The others hear of it only now, whenever it was decided; or what they heard before is so long ago that one of
+            // them may have taken over since.
+            Claim::Hold { until_ns: old_ns, .. } if now_ns >= old_ns => {
+                Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns }
             }
+            Claim::Hold { at_ns, .. } => Claim::Hold { at_ns, until_ns },
+            // It ran out between the decision to send and the send. A lower router that took over meanwhile gives way to
+            // this advert, so listening now would leave nobody.
+            Claim::Held { until_ns: old_ns } if now_ns >= old_ns => return self.lapse(now_ns, until_ns),
             Claim::Held { .. } => Claim::Held { until_ns },
         };
         self.set_claim(after);
@@ -411,12 +420,15 @@ impl Election {
 
     /// The lease ran out before it was renewed, and no advert since says that another serves. One
     /// may be about to: so this node asks first and answers later.
-    fn lapse(&mut self, now_ns: u64) {
+    /// `until_ns` is what an advert is worth that was sent too late to renew it.
+    fn lapse(&mut self, now_ns: u64, until_ns: u64) {
         self.announce_at_ns = None;
         self.actions.push_back(Action::SetLease { until_ns: 0 });
-        self.set_claim(Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns: 0 });
+        self.set_claim(Claim::Hold { at_ns: now_ns + PREEMPT_HOLD_NS, until_ns });
         self.report(abi::State::Active, Reason::Lapsed);
-        self.advertise(now_ns);
+        if now_ns + PREEMPT_HOLD_NS >= until_ns {
+            self.advertise(now_ns);
+        }
     }
 
     fn set_claim(&mut self, to: Claim) {

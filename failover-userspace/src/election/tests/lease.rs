@@ -412,22 +412,52 @@ mod the_lapse {
     }
 
     #[test]
-    fn somebody_else_is_left_to_serve_even_if_a_conflict_or_a_late_send_noticed_the_lapse_first() {
+    fn somebody_else_is_left_to_serve_even_if_a_conflict_noticed_the_lapse_first() {
         let now = LEASE_END + 5 * SECOND;
-        let heard = Input::Advert(HeardAdvert { source: LESSER_ADDRESS, ..advert(LEASE_END + SECOND, 99) });
+        let mut driver = Driver::active();
+        driver.input(now, Input::Conflict);
+        driver.input(now, Input::Advert(HeardAdvert { source: LESSER_ADDRESS, ..advert(LEASE_END + SECOND, 99) }));
+        assert_eq!(driver.state(), Backup);
+    }
 
-        let mut conflict_first = Driver::active();
-        conflict_first.input(now, Input::Conflict);
-        conflict_first.input(now, heard);
+    /// RFC 9568 6.4.3: the lower router that had taken over becomes a Backup when it hears the late advert.
+    #[test]
+    fn after_an_advert_that_left_too_late_a_lower_router_is_not_left_to_serve() {
+        let now = LEASE_END + 5 * SECOND;
+        let mut driver = Driver::active();
+        driver.election.handle_timeout(DOWN + SECOND);
+        assert_eq!(driver.election.poll_action(), Some(SEND));
+        driver.election.handle(now, Input::AdvertSent { before_send_ns: now });
+        driver.apply(now);
+        let heard = HeardAdvert { source: LESSER_ADDRESS, ..advert(LEASE_END + SECOND, 99) };
+        assert!(!leases(&driver.input(now, Input::Advert(heard))));
+        assert!(!leases(&driver.timeout(now + HOLD - 1)));
+        assert_eq!(driver.timeout(now + HOLD), [lease(now + 3 * SECOND), Action::TakeAddresses]);
+    }
 
-        let mut send_first = Driver::active();
-        send_first.election.handle_timeout(DOWN + SECOND);
-        assert_eq!(send_first.election.poll_action(), Some(SEND));
-        send_first.election.handle(now, Input::AdvertSent { before_send_ns: now });
-        send_first.apply(now);
-        send_first.input(now, heard);
+    /// It preempted, was stalled before the hold was over, and the other took over again meanwhile.
+    #[test]
+    fn a_hold_that_outlived_its_advert_begins_anew() {
+        let mut driver = Driver::started(parameters());
+        driver.hear(advert(DOWN - 100 * MS, 99));
+        assert!(!leases(&driver.timeout(DOWN)), "it preempts");
+        let now = DOWN + 5 * SECOND;
+        assert!(!leases(&driver.input(now, Input::Advert(advert(now - MS, 99)))));
+        assert!(!leases(&driver.timeout(now)));
+        assert!(!leases(&driver.timeout(now + HOLD - 1)));
+        assert!(leases(&driver.timeout(now + HOLD)));
+    }
 
-        assert_eq!((conflict_first.state(), send_first.state()), (Backup, Backup));
+    #[test]
+    fn an_advert_that_left_when_its_own_lease_was_over_is_sent_again() {
+        let now = LEASE_END + 5 * SECOND;
+        let mut driver = Driver::active();
+        driver.election.handle_timeout(DOWN + SECOND);
+        assert_eq!(driver.election.poll_action(), Some(SEND));
+        driver.election.handle(now, Input::AdvertSent { before_send_ns: DOWN + SECOND });
+        let actions = driver.apply(now);
+        assert_eq!((count(&actions, NO_LEASE), count(&actions, SEND)), (1, 1), "{actions:?}");
+        assert!(leases(&driver.timeout(now + HOLD)));
     }
 
     #[test]

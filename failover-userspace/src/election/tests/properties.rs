@@ -216,7 +216,7 @@ impl Checker {
             assert!(actions.len() <= 8, "too many actions: {actions:?}");
             match action {
                 Action::SendAdvert { priority } => self.send(priority, from, shutdown),
-                Action::SetLease { until_ns: 0 } => (self.lease_until, self.asked_at) = (0, None),
+                Action::SetLease { until_ns: 0 } => self.lease_until = 0,
                 Action::SetLease { until_ns } => self.check_lease(until_ns, from),
                 Action::TakeAddresses => {
                     assert!(self.lease_until > self.now, "addresses without a lease");
