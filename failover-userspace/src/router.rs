@@ -181,8 +181,13 @@ impl Router {
         self.first_look_at_ns = now_ns + interval_ns;
         self.look_again_at_ns = Some(self.first_look_at_ns);
         self.told_superior_ns = self.entry.last_superior_ns();
-        self.told_advert_ns = self.entry.last_advert_ns();
-        self.told_conflicts = self.entry.heard().conflicts;
+        let heard = self.entry.heard();
+        self.told_advert_ns = heard.last_advert_ns;
+        self.told_conflicts = heard.conflicts;
+        // If its steady row goes on, no event tells of that either.
+        if self.beats(&advert_of(&heard)) {
+            self.last_superior = advert_of(&heard);
+        }
     }
 
     /// When [`Self::timeout`] is due.
@@ -232,13 +237,7 @@ impl Router {
 
     fn hear(&mut self, heard: &Heard, world: &impl World) {
         self.learn(heard.source, heard.interval_cs, heard.address_digest, heard.checksum_form, heard.last_advert_ns);
-        let advert = HeardAdvert {
-            received_at_ns: heard.last_advert_ns,
-            source: heard.source,
-            priority: heard.priority,
-            interval_cs: heard.interval_cs,
-        };
-        self.tell(advert, world);
+        self.tell(advert_of(heard), world);
     }
 
     /// One event of the ring.
@@ -479,6 +478,15 @@ fn wire_version(version: Version) -> u8 {
     match version {
         Version::V2 => 2,
         Version::V3 => 3,
+    }
+}
+
+fn advert_of(heard: &Heard) -> HeardAdvert {
+    HeardAdvert {
+        received_at_ns: heard.last_advert_ns,
+        source: heard.source,
+        priority: heard.priority,
+        interval_cs: heard.interval_cs,
     }
 }
 

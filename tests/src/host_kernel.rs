@@ -151,6 +151,11 @@ impl HostKernel {
         self.events.records.borrow_mut().pop_front()
     }
 
+    /// Whether there is an event in the ring.
+    pub fn has_events(&self) -> bool {
+        !self.events.records.borrow().is_empty()
+    }
+
     /// Takes the oldest event of a flow out of its ring.
     pub fn next_flow_event(&self) -> Option<FlowEvent> {
         self.flow_events.records.borrow_mut().pop_front()

@@ -20,6 +20,7 @@ pub mod netns;
 pub mod random;
 pub mod requirements;
 pub mod segment;
+pub mod sim;
 pub mod stage;
 pub mod testrun;
 pub mod wait;

@@ -1,0 +1,416 @@
+//! What must hold after every step, and the RFC's own timers to hold it against.
+//!
+//! 1. No two nodes answer for the virtual address, unless lost adverts keep them apart.
+//! 2. No Backup advertises; nobody becomes Active before the RFC lets it.
+//! 3. No lease outlives three intervals of the last advert that left.
+//! 4. While a node is well and the RFC says that it is its turn, somebody answers: after a millisecond, or the hold.
+//! 5. In the end there is one, and it stays (`world`).
+//!
+//! The timers here are written from RFC 9568 6.4 and know nothing of the election's code. Deliberately absent: anything
+//! that changes what happens.
+
+use failover_common::abi::State;
+
+use super::clock::Clock;
+use super::peer::Advert;
+use super::scenario::{DELAY_MAX_NS, LATENCY_MAX_NS, NODES_MAX, NodePlan, Scenario, Time};
+use super::{MS, Totals};
+
+/// RFC 9568 6.1, and RFC 3768 6.1 for version 2.
+pub mod rfc {
+    /// Skew_Time, nanoseconds.
+    pub fn skew_ns(version: u8, priority: u8, interval_cs: u16) -> u64 {
+        let unit_cs = if version == 2 { 100 } else { u64::from(interval_cs) };
+        (256 - u64::from(priority)) * unit_cs * 10_000_000 / 256
+    }
+
+    /// Active_Down_Interval, nanoseconds.
+    pub fn active_down_ns(version: u8, priority: u8, interval_cs: u16) -> u64 {
+        3 * u64::from(interval_cs) * 10_000_000 + skew_ns(version, priority, interval_cs)
+    }
+}
+
+/// What the hold before preempting, or after having been late, may cost (ARCHITECTURE.md, invariants 4 and 5).
+const HOLD_NS: u64 = 2 * MS;
+/// How long a better router that hears a lower one may take until that one hears it: two events are at least a
+/// millisecond apart.
+const ANSWER_NS: u64 = MS + LATENCY_MAX_NS + DELAY_MAX_NS;
+/// What a takeover may cost beyond the protocol's own time.
+const MARGIN_NS: u64 = MS;
+
+/// What can be seen of a node from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// A client gets an answer.
+    pub answers: bool,
+    /// Its controller runs, is not stalled, and can send; its link is up, and it knows.
+    pub is_well: bool,
+    /// The end of its lease on its own clock; `None`: it has none, as it is not ours.
+    pub lease_until_ns: Option<u64>,
+}
+
+/// How far a node is from being allowed to take over: RFC 9568 6.4.2's Active_Down_Timer, by its own clock.
+#[derive(Clone, Copy, Default)]
+struct Timer {
+    /// Active_Down_Timer.
+    fires_at_ns: u64,
+    /// With the preempt delay: no sooner.
+    earliest_ns: u64,
+    /// And no later.
+    latest_ns: u64,
+    /// Active_Adver_Interval.
+    interval_cs: u16,
+    /// When whoever was last heard as Active is given up.
+    silent_at_ns: u64,
+    /// When the timer that began with stepping back fires at the latest.
+    again_ns: u64,
+    /// The lower-priority router that was heard.
+    lower: Option<Lower>,
+    /// Until when each other router seems to live.
+    lives_until_ns: [u64; NODES_MAX],
+}
+
+/// A router that is to be preempted.
+#[derive(Clone, Copy)]
+struct Lower {
+    /// When the delay is over.
+    leaves_at_ns: u64,
+    /// When it is dead if it says no more.
+    silent_at_ns: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Watch {
+    answers_since_ns: Option<u64>,
+    well_since_ns: Option<u64>,
+    /// When its timer had fired when it last claimed, true time.
+    turn_ns: u64,
+    /// When its last advert left, by its own clock.
+    sent_at_ns: Option<u64>,
+    /// The wake-up that is going on: the state before, the timer then, whether it advertised.
+    now: Option<(State, u64, bool)>,
+    may_resume: bool,
+}
+
+/// Whether adverts between two nodes arrive.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Contact {
+    /// As far as is known.
+    #[default]
+    Good,
+    /// The last one did not.
+    Lost,
+    /// One arrived again; what follows from it is done by then, true time.
+    Mending { until_ns: u64 },
+}
+
+/// See the module.
+pub struct Judge {
+    version: u8,
+    plans: Vec<NodePlan>,
+    clocks: Vec<Clock>,
+    timers: Vec<Timer>,
+    watches: Vec<Watch>,
+    /// By lower place, then higher.
+    contacts: Vec<Vec<Contact>>,
+    overlaps: Vec<Vec<Option<u64>>>,
+    silent_since_ns: Option<u64>,
+    /// When the last disturbance is over, as far as is known.
+    pub healed_at_ns: u64,
+    /// What was seen.
+    pub totals: Totals,
+}
+
+impl Judge {
+    /// One that has seen nothing.
+    pub fn new(scenario: &Scenario) -> Self {
+        let count = scenario.nodes.len();
+        let clock = |plan: &NodePlan| Clock { start_ns: plan.clock_start_ns, drift_ppm: plan.drift_ppm };
+        Self {
+            version: scenario.version,
+            plans: scenario.nodes.clone(),
+            clocks: scenario.nodes.iter().map(clock).collect(),
+            timers: vec![Timer::default(); count],
+            watches: vec![Watch::default(); count],
+            contacts: vec![vec![Contact::Good; count]; count],
+            overlaps: vec![vec![None; count]; count],
+            silent_since_ns: Some(0),
+            healed_at_ns: scenario.faults_end_ns(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Something is not as it should be until then, true time.
+    pub fn disturbed(&mut self, until_ns: u64) {
+        self.healed_at_ns = self.healed_at_ns.max(until_ns);
+    }
+
+    /// A node has another priority from now on.
+    pub fn reconfigured(&mut self, place: usize, priority: u8) {
+        self.plans[place].priority = priority;
+    }
+
+    /// RFC 9568 6.4.1, or a controller that carries on with a live lease.
+    pub fn starts(&mut self, place: usize, local_ns: u64, resumed: bool) {
+        let NodePlan { priority, interval_cs, .. } = self.plans[place];
+        let waits_ns = match priority {
+            255 => 0,
+            _ if resumed => 0,
+            _ => rfc::active_down_ns(self.version, priority, interval_cs),
+        };
+        let fires_at_ns = local_ns + waits_ns;
+        let (earliest_ns, latest_ns) = (fires_at_ns, fires_at_ns);
+        self.timers[place] = Timer { fires_at_ns, earliest_ns, latest_ns, interval_cs, ..Timer::default() };
+        self.watches[place].may_resume = resumed;
+        // Whoever advertises at longer intervals than this node waits has had no time to be heard.
+        for other in 0..self.plans.len() {
+            if other != place && self.plans[other].interval_cs != interval_cs {
+                self.lost(other, place);
+            }
+        }
+    }
+
+    /// An advert got into a node's kernel.
+    pub fn heard(&mut self, place: usize, local_ns: u64, advert: &Advert) {
+        let NodePlan { priority, preempt, preempt_delay_ms, interval_cs: own_interval_cs, .. } = self.plans[place];
+        let timer = &mut self.timers[place];
+        timer.lives_until_ns[advert.from] = 0;
+        if advert.priority == 0 {
+            timer.fires_at_ns = local_ns + rfc::skew_ns(self.version, priority, timer.interval_cs);
+            timer.earliest_ns = timer.fires_at_ns;
+            // Of a steady row of adverts from before its start a controller need not have learned the interval yet.
+            let skew_ns = rfc::skew_ns(self.version, priority, timer.interval_cs.max(own_interval_cs));
+            (timer.latest_ns, timer.again_ns, timer.lower) = (local_ns + skew_ns, 0, None);
+            return;
+        }
+        let down_ns = rfc::active_down_ns(self.version, priority, advert.interval_cs);
+        timer.lives_until_ns[advert.from] = local_ns + down_ns;
+        timer.silent_at_ns = local_ns + down_ns.max(rfc::active_down_ns(self.version, priority, own_interval_cs));
+        // An owner always preempts (RFC 9568 6.1).
+        if (preempt || priority == 255) && advert.priority < priority {
+            let interval_ns = self.plans[place].interval_ns();
+            let lower =
+                timer.lower.get_or_insert(Lower { leaves_at_ns: local_ns + preempt_delay_ms * MS, silent_at_ns: 0 });
+            lower.silent_at_ns = local_ns + down_ns;
+            timer.earliest_ns = timer.fires_at_ns.max(lower.leaves_at_ns.min(lower.silent_at_ns));
+            // When it is first heard after a start is looked at once in an interval.
+            let delayed_ns = if preempt_delay_ms > 0 { lower.leaves_at_ns + interval_ns } else { 0 };
+            timer.latest_ns = timer.fires_at_ns.max(timer.again_ns).max(delayed_ns.min(lower.silent_at_ns));
+            return;
+        }
+        timer.fires_at_ns = local_ns + down_ns;
+        (timer.earliest_ns, timer.latest_ns) = (timer.fires_at_ns, timer.fires_at_ns);
+        (timer.lower, timer.interval_cs) = (None, advert.interval_cs);
+        timer.again_ns = 0;
+    }
+
+    /// Whether the node answered at the last look.
+    pub fn is_answering(&self, place: usize) -> bool {
+        self.watches[place].answers_since_ns.is_some()
+    }
+
+    /// The node's priority by now.
+    pub fn priority(&self, place: usize) -> u8 {
+        self.plans[place].priority
+    }
+
+    /// Whether the node at `left` wins against the one at `right` (RFC 9568 6.4.3).
+    fn wins(&self, left: usize, right: usize) -> bool {
+        (self.plans[left].priority, left) > (self.plans[right].priority, right)
+    }
+
+    fn contact(&mut self, left: usize, right: usize) -> &mut Contact {
+        &mut self.contacts[left.min(right)][left.max(right)]
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.plans.iter().any(|plan| plan.interval_cs != self.plans[0].interval_cs)
+    }
+
+    fn has_lost(&self, left: usize, right: usize) -> bool {
+        self.contacts[left.min(right)][left.max(right)] == Contact::Lost
+    }
+
+    /// An advert did not arrive, or will much too late.
+    pub fn lost(&mut self, from: usize, to: usize) {
+        *self.contact(from, to) = Contact::Lost;
+        self.totals.lost += 1;
+    }
+
+    /// One arrived in time. If the better one is heard, the other stops; if the lower one is, the better one answers.
+    pub fn arrived(&mut self, from: usize, to: usize, now_ns: u64) {
+        if *self.contact(from, to) != Contact::Lost {
+            return;
+        }
+        let loser = if self.wins(from, to) { to } else { from };
+        let reading_ns = if self.plans[loser].is_keepalived { LATENCY_MAX_NS } else { 0 };
+        let until_ns = if loser == to { now_ns } else { now_ns + ANSWER_NS };
+        *self.contact(from, to) = Contact::Mending { until_ns: until_ns + reading_ns };
+    }
+
+    /// A node's controller is about to do something.
+    pub fn controller_begins(&mut self, place: usize, state: State) {
+        self.watches[place].now = Some((state, self.timers[place].earliest_ns, false));
+    }
+
+    /// It has done it.
+    pub fn controller_ends(&mut self, place: usize, local_ns: u64, state: State) -> Result<(), String> {
+        let NodePlan { priority, interval_cs, preempt_delay_ms, .. } = self.plans[place];
+        let now = self.watches[place].now.take();
+        let timer = &mut self.timers[place];
+        match now {
+            // Its timer runs once more from what it heard.
+            Some((State::Active, ..)) if state == State::Backup => {
+                // And so does the preempt delay.
+                timer.again_ns = timer.silent_at_ns + preempt_delay_ms * MS;
+                timer.latest_ns = timer.latest_ns.max(timer.again_ns);
+            }
+            // It may have been stalled before it began.
+            Some((State::Initialize | State::Fault, ..)) if state == State::Backup => {
+                let down_ns = rfc::active_down_ns(self.version, priority, interval_cs);
+                timer.latest_ns = timer.latest_ns.max(local_ns + down_ns);
+            }
+            _ => {}
+        }
+        match now {
+            Some((before, _, true)) if before != State::Active && state != State::Active => {
+                Err(format!("node {place} advertised as {state:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node's advert leaves.
+    pub fn sent(&mut self, place: usize, local_ns: u64, priority: u8, now_ns: u64) -> Result<(), String> {
+        if priority == 0 {
+            return Ok(());
+        }
+        let watch = &mut self.watches[place];
+        watch.sent_at_ns = Some(local_ns);
+        let Some((state, earliest_ns, has_sent)) = watch.now.as_mut() else { return Ok(()) };
+        if std::mem::replace(has_sent, true) || *state == State::Active {
+            return Ok(());
+        }
+        let early_ns = earliest_ns.saturating_sub(local_ns);
+        watch.turn_ns = self.clocks[place].reaches(*earliest_ns);
+        self.totals.takeovers += 1;
+        let timer = &mut self.timers[place];
+        (timer.interval_cs, timer.lower, timer.again_ns) = (self.plans[place].interval_cs, None, 0);
+        if early_ns > 0 && !watch.may_resume {
+            return Err(format!("node {place} becomes Active {} before its Active_Down_Timer fires", Time(early_ns)));
+        }
+        self.totals.latest_ns = self.totals.latest_ns.max(now_ns.saturating_sub(watch.turn_ns));
+        Ok(())
+    }
+
+    /// Time is about to pass to `now_ns`: has somebody's turn been missed?
+    pub fn before(&self, now_ns: u64) -> Result<(), String> {
+        let Some(silent_since_ns) = self.silent_since_ns else { return Ok(()) };
+        for (place, watch) in self.watches.iter().enumerate() {
+            let Some(well_since_ns) = watch.well_since_ns else { continue };
+            if self.plans[place].is_keepalived {
+                continue;
+            }
+            let timer = &self.timers[place];
+            let turn_ns = self.clocks[place].reaches(timer.latest_ns);
+            let due_ns = turn_ns.max(well_since_ns).max(silent_since_ns);
+            // Who has only just started does not know yet whose steady adverts it hears, and holds.
+            let is_settled = well_since_ns + 2 * self.plans[place].interval_ns() < turn_ns;
+            if !is_settled && self.is_mixed() {
+                // Nor has it learned the interval of the adverts that it hears (README, limits).
+                continue;
+            }
+            let is_alone = timer.lives_until_ns.iter().all(|until_ns| *until_ns <= timer.latest_ns);
+            let slack_ns = match is_settled && turn_ns == due_ns && is_alone {
+                true => MARGIN_NS,
+                // A failed send is tried again after a tenth of the interval.
+                false => MARGIN_NS + HOLD_NS + LATENCY_MAX_NS + self.plans[place].interval_ns() / 10,
+            };
+            if now_ns > due_ns + slack_ns {
+                let late = Time(now_ns - due_ns);
+                return Err(format!("nobody answers although it has been node {place}'s turn for {late}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// After a step: what is seen by now.
+    pub fn check(&mut self, now_ns: u64, seen: &[Seen]) -> Result<(), String> {
+        for (place, seen) in seen.iter().enumerate() {
+            self.check_lease(place, seen)?;
+            let watch = &mut self.watches[place];
+            watch.well_since_ns = if seen.is_well { watch.well_since_ns.or(Some(now_ns)) } else { None };
+            watch.answers_since_ns = if seen.answers { watch.answers_since_ns.or(Some(now_ns)) } else { None };
+        }
+        let answers = seen.iter().any(|seen| seen.answers);
+        self.silent_since_ns = if answers { None } else { self.silent_since_ns.or(Some(now_ns)) };
+        for left in 0..seen.len() {
+            for right in left + 1..seen.len() {
+                self.check_pair(left, right, now_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_lease(&self, place: usize, seen: &Seen) -> Result<(), String> {
+        let Some(until_ns) = seen.lease_until_ns.filter(|_| seen.answers) else { return Ok(()) };
+        let Some(sent_at_ns) = self.watches[place].sent_at_ns else {
+            return Err(format!("node {place} answers and has never sent an advert"));
+        };
+        let most_ns = sent_at_ns + 3 * self.plans[place].interval_ns();
+        if until_ns > most_ns {
+            return Err(format!(
+                "node {place}'s lease outlives its last advert by {} too much",
+                Time(until_ns - most_ns)
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_pair(&mut self, left: usize, right: usize, now_ns: u64) -> Result<(), String> {
+        let winner = if self.wins(left, right) { left } else { right };
+        let is_winner_well = self.watches[winner].well_since_ns.is_some();
+        let contact = self.contact(left, right);
+        match *contact {
+            Contact::Mending { .. } if !is_winner_well => *contact = Contact::Lost,
+            Contact::Mending { until_ns } if now_ns > until_ns => *contact = Contact::Good,
+            _ => {}
+        }
+        let is_excused = *contact != Contact::Good;
+        let (Some(left_ns), Some(right_ns)) =
+            (self.watches[left].answers_since_ns, self.watches[right].answers_since_ns)
+        else {
+            self.overlaps[left][right] = None;
+            return Ok(());
+        };
+        let since_ns = *self.overlaps[left][right].get_or_insert(now_ns);
+        self.totals.doubles += u64::from(since_ns == now_ns);
+        if is_excused || now_ns - since_ns <= self.allowed_ns(left, right, left_ns.max(right_ns), now_ns) {
+            self.totals.double_ns = self.totals.double_ns.max(now_ns - since_ns);
+            return Ok(());
+        }
+        Err(format!("nodes {left} and {right} have both answered for {}", Time(now_ns - since_ns)))
+    }
+
+    /// How long two nodes may both answer although nothing was lost.
+    fn allowed_ns(&self, left: usize, right: usize, since_ns: u64, now_ns: u64) -> u64 {
+        let peer = [left, right].into_iter().find(|place| self.plans[*place].is_keepalived);
+        if let Some(peer) = peer {
+            // It answers until it has read an advert; stopped or dead, for ever.
+            let settle_ns = 2 * (DELAY_MAX_NS + LATENCY_MAX_NS);
+            let is_well =
+                self.watches[peer].well_since_ns.is_some_and(|well_ns| now_ns > well_ns.max(since_ns) + settle_ns);
+            return if is_well { settle_ns } else { u64::MAX };
+        }
+        if self.is_mixed() {
+            // Who learned a shorter interval from another router is impatient with this one (README, limits); told at once.
+            return DELAY_MAX_NS + ANSWER_NS;
+        }
+        // Two timers that fire at the same time: their adverts cross. And who is Active only because it does not hear a
+        // third router gives way when it hears the next.
+        let apart_ns = self.watches[left].turn_ns.abs_diff(self.watches[right].turn_ns);
+        let is_partition = |place| (0..self.plans.len()).any(|other| self.has_lost(place, other));
+        let is_crossing = apart_ns <= DELAY_MAX_NS + LATENCY_MAX_NS || is_partition(left) || is_partition(right);
+        if is_crossing { DELAY_MAX_NS } else { 0 }
+    }
+}
