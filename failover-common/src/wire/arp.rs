@@ -77,15 +77,17 @@ impl ArpPacket {
 }
 
 /// Builds a gratuitous ARP frame for `ip` at `mac`: broadcast, sender and target address both the
-/// virtual one (RFC 9568 6.4.2 with erratum 7947). Neighbours differ in which form they learn
-/// from, so both are sent: `operation` is [`REQUEST`] or [`REPLY`].
+/// virtual one, sender and target hardware address both `mac` (RFC 9568 6.4.1 and 6.4.2 with errata
+/// 7947 and 7949; Linux calls a reply gratuitous only then, and learns from another a second too
+/// late or never). Neighbours differ in which form they learn from, so both are sent: `operation`
+/// is [`REQUEST`] or [`REPLY`].
 pub fn announcement(operation: u16, mac: Mac, ip: [u8; 4]) -> [u8; ANNOUNCEMENT_LEN] {
     let mut frame = [0; ANNOUNCEMENT_LEN];
     let mut emit = Emit::new(&mut frame);
     let header = EthernetHeader { destination: Mac::BROADCAST, source: mac, ether_type: U16::new(ETHER_TYPE_ARP) };
     // Both fit into 60 bytes by the sizes of their types: 14 + 28.
     let _ = emit.put(&header);
-    let _ = emit.put(&ArpPacket::new(operation, mac, ip, Mac::BROADCAST, ip));
+    let _ = emit.put(&ArpPacket::new(operation, mac, ip, mac, ip));
     frame
 }
 
@@ -112,7 +114,7 @@ mod tests {
         let mut expected = std::vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0, 0, 0x0a, 0x08, 0x06];
         expected.extend([0, 1, 8, 0, 6, 4, 0, 1]);
         expected.extend([0x02, 0, 0, 0, 0, 0x0a, 192, 0, 2, 10]);
-        expected.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 192, 0, 2, 10]);
+        expected.extend([0x02, 0, 0, 0, 0, 0x0a, 192, 0, 2, 10]);
         expected.resize(60, 0);
         assert_eq!(announcement(REQUEST, NODE, [192, 0, 2, 10])[..], expected[..]);
         expected[21] = 2;
