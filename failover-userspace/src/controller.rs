@@ -6,6 +6,7 @@
 //! Deliberately absent: protocol. A wake-up ends in calls to `router`, nothing here knows a state.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +14,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{MapData, RingBuf};
 use failover_common::abi::{EVENTS_BYTES, Event};
+use failover_common::wire::vrrp::PRIORITY_OWNER;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -98,7 +100,22 @@ async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
         }
     }
     let started = DataPlane::start(config, &plan, found)?;
+    for (router, own) in config.virtual_routers.iter().zip(&started.own) {
+        warn_of_false_owner(router, own);
+    }
     Ok((plan, started))
+}
+
+/// RFC 9568 5.2.4: 255 is the owner's, all others use 1 to 254.
+fn warn_of_false_owner(router: &config::VirtualRouter, own: &[Ipv4Addr]) {
+    let missing = router.addresses.iter().map(ipnet::Ipv4Net::addr).find(|address| !own.contains(address));
+    if let Some(address) = missing.filter(|_| router.priority == PRIORITY_OWNER) {
+        tracing::warn!(
+            instance = %router.name, %address,
+            "priority 255 says that the addresses are the interface's own, and this one is not: a router that only backs \
+             them up has 1 to 254"
+        );
+    }
 }
 
 /// The three threads. Each holds the sending half of a channel that says when it has ended.

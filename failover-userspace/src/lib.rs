@@ -20,4 +20,5 @@ mod refusals;
 pub mod replication;
 pub mod router;
 pub mod status;
+mod told;
 pub mod unload;

@@ -49,12 +49,62 @@ impl Refusals {
     pub fn look(&mut self) {
         self.next_look = Instant::now() + PERIOD;
         let Ok(now) = maps::read_counters(&self.pin_path) else { return };
-        for (counter, hint) in HINTS {
-            let refused = now.get(counter).saturating_sub(self.before.get(counter));
-            if refused > 0 {
-                tracing::warn!(refused, seconds = PERIOD.as_secs(), "adverts refused: {hint}");
-            }
+        for (refused, hint) in refused(&self.before, &now) {
+            tracing::warn!(refused, seconds = PERIOD.as_secs(), "adverts refused: {hint}");
         }
         self.before = now;
+    }
+}
+
+/// How many adverts each check refused between two looks, if any, and the hint.
+fn refused(before: &Counters, now: &Counters) -> Vec<(u64, &'static str)> {
+    let refused = HINTS.map(|(counter, hint)| (now.get(counter).saturating_sub(before.get(counter)), hint));
+    refused.into_iter().filter(|(refused, _)| *refused > 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The checks of RFC 9568 7.1 with errata 8299 and 8301, and of RFC 3768 7.1, in a counter each.
+    fn one_of_each() -> [(Counters, &'static str); 9] {
+        let none = Counters::default();
+        [
+            (Counters { advert_bad_ttl: 1, ..none }, "TTL"),
+            (Counters { advert_bad_version: 1, ..none }, "version"),
+            (Counters { advert_bad_type: 1, ..none }, "type"),
+            (Counters { advert_bad_length: 1, ..none }, "shorter"),
+            (Counters { advert_bad_checksum: 1, ..none }, "checksum"),
+            (Counters { advert_no_address: 1, ..none }, "no address"),
+            (Counters { advert_zero_interval: 1, ..none }, "interval of 0"),
+            (Counters { advert_bad_authentication: 1, ..none }, "password"),
+            (Counters { advert_other_interval: 1, ..none }, "another interval"),
+        ]
+    }
+
+    #[test]
+    fn every_check_that_the_rfcs_want_logged_has_its_line() {
+        for (now, word) in one_of_each() {
+            let told = refused(&Counters::default(), &now);
+            let [(1, hint)] = told[..] else { panic!("{word}: {told:?}") };
+            assert!(hint.contains(word), "{word}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_flood_is_one_line_and_what_was_told_is_not_told_again() {
+        for (counted, _) in one_of_each() {
+            let mut flood = Counters::default();
+            (0..100_000).for_each(|_| flood.add(&counted));
+            let told = refused(&counted, &flood);
+            assert!(matches!(told[..], [(99_999, _)]), "{told:?}");
+            assert_eq!(refused(&flood, &flood), []);
+        }
+    }
+
+    #[test]
+    fn what_was_not_refused_is_not_told() {
+        let now = Counters { advert_valid: 7, advert_superior: 7, arp_silenced: 7, ..Counters::default() };
+        assert_eq!(refused(&Counters::default(), &now), []);
     }
 }

@@ -20,6 +20,7 @@ use crate::election::{Action, Election, HeardAdvert, Input, Parameters, Reason, 
 use crate::flows::leaving;
 use crate::interface::Interface;
 use crate::plan::virtual_addresses;
+use crate::told::{Hex, Quiet, rivalry};
 
 /// All that a virtual router needs of the machine. The controller's is the machine; the simulator's is made up, and
 /// everything above it the same.
@@ -90,6 +91,7 @@ pub struct Router {
     differences_told: Quiet,
     conflicts_told: Quiet,
     own_adverts_told: Quiet,
+    rivals_told: Quiet,
 }
 
 /// The two adverts that are ever sent, built before they are needed.
@@ -147,6 +149,7 @@ impl Router {
             differences_told: Quiet::default(),
             conflicts_told: Quiet::default(),
             own_adverts_told: Quiet::default(),
+            rivals_told: Quiet::default(),
         }
     }
 
@@ -296,7 +299,13 @@ impl Router {
 
     fn tell(&mut self, advert: HeardAdvert, world: &impl World) {
         self.told_advert_ns = self.told_advert_ns.max(advert.received_at_ns);
-        if self.beats(&advert) {
+        let beats = self.beats(&advert);
+        if let Some(what) = rivalry(self.config.priority, self.serving, advert.priority, beats)
+            && self.rivals_told.is_due(advert.received_at_ns)
+        {
+            tracing::warn!(instance = %self.config.name, peer = %advert.source.to_ip(), theirs = advert.priority, ours = self.config.priority, "{what}");
+        }
+        if beats {
             self.told_superior_ns = self.told_superior_ns.max(advert.received_at_ns);
             self.last_superior = advert;
         }
@@ -487,32 +496,5 @@ fn advert_of(heard: &Heard) -> HeardAdvert {
         source: heard.source,
         priority: heard.priority,
         interval_cs: heard.interval_cs,
-    }
-}
-
-/// Lets one message through a minute, so that whoever causes them does not fill a disk.
-#[derive(Default)]
-struct Quiet {
-    told_at_ns: Option<u64>,
-}
-
-impl Quiet {
-    fn is_due(&mut self, now_ns: u64) -> bool {
-        const GAP_NS: u64 = 60_000_000_000;
-        let is_due = self.told_at_ns.is_none_or(|told_at_ns| now_ns.saturating_sub(told_at_ns) >= GAP_NS);
-        if is_due {
-            self.told_at_ns = Some(now_ns);
-        }
-        is_due
-    }
-}
-
-/// A hardware address for people.
-struct Hex([u8; 6]);
-
-impl std::fmt::Display for Hex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
