@@ -168,6 +168,9 @@ fn assert_takeover(scene: &Scene, priority: u8, addresses: &[[u8; 4]]) -> Result
             while is_vrrp(&frame) {
                 frame = scene.next()?;
             }
+            // RFC 9568 8.1.2: not before the address is configured.
+            let there = scene.lab.station("edge-a")?.ip(&["address", "show", "dev", INTERFACE])?;
+            ensure!(there.contains(&format!("inet {}/", Ipv4Addr::from(*address))), "{address:?}: {there}");
             let expected = gratuitous(scene.mac, operation, *address);
             ensure!(frame == expected, "{address:?}, operation {operation}:\n{frame:02x?}\n{expected:02x?}");
         }

@@ -231,6 +231,66 @@ fn emitted_frames_are_scapys_byte_for_byte() {
 }
 
 #[test]
+fn version_2_without_a_password_sends_type_0_and_zeros() {
+    // RFC 3768 5.3.10. By hand: 2133+6401+0001+c000+020a = 1473f, folded 4740, complement b8bf.
+    let mut expected = V2.to_vec();
+    expected[VRRP + 4] = 0;
+    expected[VRRP + 6..VRRP + 8].copy_from_slice(&[0xb8, 0xbf]);
+    expected[VRRP + 12..].fill(0);
+    let mut buffer = [0xa5; ADVERT_FRAME_LEN_MAX];
+    let len = AdvertFrame {
+        source_mac: Mac([0x02, 0, 0, 0, 0, 0x0a]),
+        source: [192, 0, 2, 1],
+        version: 2,
+        vrid: 51,
+        priority: 100,
+        interval_cs: 100,
+        addresses: &[[192, 0, 2, 10]],
+        password: None,
+        checksum_form: ChecksumForm::Message,
+    }
+    .emit(&mut buffer);
+    assert_eq!(buffer[..len.unwrap()], expected[..]);
+}
+
+#[test]
+fn the_reserved_bits_are_sent_as_zero_and_the_interval_in_twelve_bits() {
+    // RFC 9568 5.1 and 5.2.6.
+    for interval_cs in 1..=4095_u16 {
+        let mut buffer = [0xa5; ADVERT_FRAME_LEN_MAX];
+        let frame = AdvertFrame {
+            source_mac: Mac::default(),
+            source: [192, 0, 2, 1],
+            version: 3,
+            vrid: 51,
+            priority: 100,
+            interval_cs,
+            addresses: &[[192, 0, 2, 10]],
+            password: None,
+            checksum_form: ChecksumForm::Message,
+        };
+        frame.emit(&mut buffer).unwrap();
+        let (high, low) = (interval_cs / 256, interval_cs % 256);
+        assert!(high < 16);
+        assert_eq!((buffer[VRRP + 4], buffer[VRRP + 5]), (high as u8, low as u8), "{interval_cs} cs");
+    }
+}
+
+#[test]
+fn another_list_of_addresses_is_no_refusal_in_either_version() {
+    // RFC 9568 7.1 only has it logged; RFC 3768 7.1 leaves the check, and with it the refusal, to the receiver.
+    for (good, settings) in [(v3(), settings_v3()), (V2.to_vec(), settings_v2())] {
+        let expected = checked(&good, &settings).unwrap();
+        let mut other = good;
+        other[VRRP + 11] = 77;
+        mend(&mut other);
+        let advert = checked(&other, &settings).unwrap();
+        assert_ne!(advert.address_digest, expected.address_digest);
+        assert_eq!(Advert { address_digest: expected.address_digest, ..advert }, expected);
+    }
+}
+
+#[test]
 fn the_digest_ignores_order_and_sees_sets_with_equal_sums() {
     let digest = |addresses: &[[u8; 4]]| {
         let mut digest = AddressDigest::default();

@@ -295,6 +295,21 @@ fn erratum_8298_of_two_owners_the_lesser_address_steps_back() {
 }
 
 #[test]
+fn rfc9568_6_4_3_and_erratum_8298_hold_in_version_2_too() {
+    // RFC 3768 has a losing advert discarded in silence and an owner deaf: two Actives then stay two.
+    let mut driver = Driver::started(Parameters { version: 2, ..parameters() });
+    driver.timeout(DOWN);
+    assert_eq!((count(&driver.hear(advert(4 * SECOND, 99)), SEND), driver.state()), (1, Active));
+
+    let mut driver = Driver::started(Parameters { version: 2, ..owner() });
+    driver.timeout(HOLD);
+    let lesser = driver.hear(HeardAdvert { source: LESSER_ADDRESS, ..advert(500 * MS, 255) });
+    assert_eq!((count(&lesser, Action::SendAdvert { priority: 255 }), driver.state()), (1, Active));
+    driver.hear(advert(600 * MS, 255));
+    assert_eq!(driver.state(), Backup);
+}
+
+#[test]
 fn rfc9568_6_1_the_owner_preempts_whatever_preempt_mode_says() {
     let mut driver = Driver::started(Parameters { preempt: false, ..owner() });
     driver.timeout(HOLD);
