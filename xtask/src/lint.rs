@@ -1,11 +1,12 @@
 //! `cargo xtask lint`: every check that runs no project code. All of them run; the failures are listed at the end.
 //!
-//! Deliberately absent: the project's own rules, which are `tidy.rs`.
+//! Deliberately absent: the project's own rules, which are `tidy.rs` and `ledger.rs`.
 
 use anyhow::{Result, bail};
 
 use crate::compile::ebpf_cargo;
 use crate::exec;
+use crate::ledger;
 use crate::packages::Packages;
 use crate::paths::Paths;
 use crate::setup;
@@ -15,12 +16,13 @@ use crate::toolchain::BpfRustc;
 /// Runs all checks.
 pub fn lint(paths: &Paths, packages: &Packages) -> Result<()> {
     setup::cargo_components()?;
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("formatting", formatting),
         ("clippy", clippy),
         ("the eBPF programs", ebpf),
         ("documentation", documentation),
         ("tidy", tidy_check),
+        ("the ledger of the RFCs", ledger_check),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {
@@ -86,4 +88,12 @@ fn tidy_check(paths: &Paths, _: &Packages) -> Result<()> {
         return Ok(());
     }
     bail!("tidy:\n  {}", findings.errors.join("\n  "))
+}
+
+fn ledger_check(paths: &Paths, _: &Packages) -> Result<()> {
+    let wrong = ledger::check(&paths.root)?;
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    bail!("the ledger of the RFCs:\n  {}", wrong.join("\n  "))
 }

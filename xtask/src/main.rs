@@ -6,6 +6,7 @@
 mod compile;
 mod exec;
 mod lab;
+mod ledger;
 mod linker;
 mod lint;
 mod load;

@@ -27,16 +27,21 @@ pub struct Findings {
 /// Scans every source file of the workspace at `root`.
 pub fn scan(root: &Path) -> Result<Findings> {
     let mut findings = Findings::default();
+    for file in sources(root)? {
+        let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
+        check(&name, &exec::read(&file)?, &mut findings);
+    }
+    Ok(findings)
+}
+
+/// Every source file of the workspace at `root`, sorted.
+pub fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for member in MEMBERS {
         collect(&root.join(member), &mut files)?;
     }
     files.sort();
-    for file in files {
-        let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
-        check(&name, &exec::read(&file)?, &mut findings);
-    }
-    Ok(findings)
+    Ok(files)
 }
 
 /// Applies the rules to one file, `name` being its path in the workspace.
