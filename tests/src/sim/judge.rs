@@ -269,6 +269,7 @@ impl Judge {
             Some((State::Initialize | State::Fault, ..)) if state == State::Backup => {
                 let down_ns = rfc::active_down_ns(self.version, priority, interval_cs);
                 timer.latest_ns = timer.latest_ns.max(local_ns + down_ns);
+                timer.earliest_ns = timer.earliest_ns.min(local_ns + down_ns);
             }
             _ => {}
         }
@@ -394,6 +395,14 @@ impl Judge {
 
     /// How long two nodes may both answer although nothing was lost.
     fn allowed_ns(&self, left: usize, right: usize, since_ns: u64, now_ns: u64) -> u64 {
+        if self.is_mixed() {
+            // Who waits shorter intervals than the Active's is impatient with it (README, limits), and told so at once: by
+            // an Active that is well.
+            let winner = if self.wins(left, right) { left } else { right };
+            let told_ns = 2 * LATENCY_MAX_NS + DELAY_MAX_NS + ANSWER_NS;
+            let well_since_ns = self.watches[winner].well_since_ns;
+            return well_since_ns.map_or(u64::MAX, |well_ns| well_ns.saturating_sub(since_ns) + told_ns);
+        }
         let peer = [left, right].into_iter().find(|place| self.plans[*place].is_keepalived);
         if let Some(peer) = peer {
             // It answers until it has read an advert; stopped or dead, for ever.
@@ -401,10 +410,6 @@ impl Judge {
             let is_well =
                 self.watches[peer].well_since_ns.is_some_and(|well_ns| now_ns > well_ns.max(since_ns) + settle_ns);
             return if is_well { settle_ns } else { u64::MAX };
-        }
-        if self.is_mixed() {
-            // Who learned a shorter interval from another router is impatient with this one (README, limits); told at once.
-            return DELAY_MAX_NS + ANSWER_NS;
         }
         // Two timers that fire at the same time: their adverts cross. And who is Active only because it does not hear a
         // third router gives way when it hears the next.
