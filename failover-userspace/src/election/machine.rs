@@ -297,7 +297,8 @@ impl Election {
         }
         if beats(advert.priority, &advert.source, parameters.priority, &parameters.own_address) {
             let reason = Reason::Superior { source: advert.source, priority: advert.priority };
-            self.step_back(advert, reason);
+            let was_serving = matches!(claim, Claim::Held { until_ns } if advert.received_at_ns < until_ns);
+            self.step_back(advert, reason, was_serving);
             return;
         }
         // Ours: who was stalled past its own lease is no Active any more. The other took over by
@@ -305,7 +306,7 @@ impl Election {
         if let Claim::Held { until_ns } = claim
             && advert.received_at_ns >= until_ns
         {
-            self.step_back(advert, Reason::LapsedToOther { source: advert.source });
+            self.step_back(advert, Reason::LapsedToOther { source: advert.source }, false);
             return;
         }
         // RFC 9568 6.4.3: a losing router is told at once.
@@ -341,8 +342,15 @@ impl Election {
     }
 
     /// An Active that has to listen again.
-    fn step_back(&mut self, advert: HeardAdvert, reason: Reason) {
-        self.give_up();
+    fn step_back(&mut self, advert: HeardAdvert, reason: Reason, was_serving: bool) {
+        self.actions.push_back(Action::SetLease { until_ns: 0 });
+        if was_serving {
+            // RFC 9568 6.4.3 sends none. But after a split the neighbours may look for the addresses here, and the better
+            // router never hear that there was one: the answer to this is its announcement (`defend`; keepalived has
+            // higher_prio_send_advert and garp_lower_prio_repeat for it).
+            self.actions.push_back(Action::SendAdvert { priority: self.parameters.priority });
+        }
+        self.actions.push_back(Action::DropAddresses);
         self.last_sign_ns = Some(advert.received_at_ns);
         let own_interval_cs = self.parameters.advert_interval_cs;
         self.enter(

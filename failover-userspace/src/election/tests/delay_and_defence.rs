@@ -131,6 +131,25 @@ mod the_defence {
     }
 
     #[test]
+    fn who_served_and_gives_way_says_so_once_so_that_the_better_one_announces() {
+        let mut loser = Driver::active();
+        let yielding = loser.hear(advert(4 * SECOND, 101));
+        assert_eq!(yielding, [NO_LEASE, SEND, Action::DropAddresses, report(Active, Backup, superior(101))]);
+        assert_eq!(loser.hear(advert(5 * SECOND, 101)), []);
+        // The better one's answer to a losing advert.
+        assert_eq!(count(&Driver::active().hear(advert(4 * SECOND, 99)), Action::Announce), 1);
+
+        // Nobody has learned of one that did not serve yet, or whose lease had run out.
+        let mut holding = Driver::started(parameters());
+        holding.hear(advert(SECOND, 99));
+        holding.timeout(DOWN);
+        assert_eq!(count(&holding.hear(advert(DOWN + MS, 101)), SEND), 0);
+        let mut late = Driver::active();
+        let heard = advert(DOWN + 3 * SECOND, 101);
+        assert_eq!(count(&late.input(DOWN + 4 * SECOND, Input::Advert(heard)), SEND), 0);
+    }
+
+    #[test]
     fn it_never_silences_the_regular_adverts() {
         let mut driver = Driver::active();
         let mut last_sent = DOWN;

@@ -547,6 +547,6 @@ mod resuming {
         driver.sends = Sends::Fail;
         resume(&mut driver, 10 * SECOND, 12 * SECOND);
         let actions = driver.hear(advert(10_100 * MS, 101));
-        assert_eq!(actions[..2], [NO_LEASE, Action::DropAddresses]);
+        assert_eq!(actions[..3], [NO_LEASE, SEND, Action::DropAddresses]);
     }
 }

@@ -249,6 +249,8 @@ impl Checker {
         if priority == 0 {
             assert!(shutdown && from == State::Active, "a release from {from:?}");
             assert_eq!(self.lease_until, 0, "released before the lease was ended");
+        } else if from == State::Active && self.election.state() == State::Backup {
+            assert_eq!(self.lease_until, 0, "the last word before the lease was ended");
         } else {
             assert_eq!(self.election.state(), State::Active, "only an Active advertises");
             assert_eq!(priority, self.priority);

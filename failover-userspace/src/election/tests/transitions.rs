@@ -254,14 +254,14 @@ fn table() -> Vec<Row> {
         act(
             Serving,
             Event::EqualAdvertGreaterAddress,
-            [NO_LEASE, Action::DropAddresses, report(Active, Backup, superior(100))],
+            [NO_LEASE, SEND, Action::DropAddresses, report(Active, Backup, superior(100))],
             Backup,
             Due::At(4 * SECOND + DOWN),
         ),
         act(
             Serving,
             Event::HigherAdvert,
-            [NO_LEASE, Action::DropAddresses, report(Active, Backup, superior(101))],
+            [NO_LEASE, SEND, Action::DropAddresses, report(Active, Backup, superior(101))],
             Backup,
             Due::At(4 * SECOND + DOWN),
         ),
