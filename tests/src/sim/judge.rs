@@ -395,21 +395,24 @@ impl Judge {
 
     /// How long two nodes may both answer although nothing was lost.
     fn allowed_ns(&self, left: usize, right: usize, since_ns: u64, now_ns: u64) -> u64 {
+        let settle_ns = 2 * (DELAY_MAX_NS + LATENCY_MAX_NS);
+        let peer = [left, right].into_iter().find(|place| self.plans[*place].is_keepalived);
+        let has_read = |peer: usize| {
+            self.watches[peer].well_since_ns.is_some_and(|well_ns| now_ns > well_ns.max(since_ns) + settle_ns)
+        };
+        if peer.is_some_and(|peer| !has_read(peer)) {
+            // It answers until it has read an advert; stopped or dead, for ever.
+            return u64::MAX;
+        }
         if self.is_mixed() {
             // Who waits shorter intervals than the Active's is impatient with it (README, limits), and told so at once: by
             // an Active that is well.
             let winner = if self.wins(left, right) { left } else { right };
-            let told_ns = 2 * LATENCY_MAX_NS + DELAY_MAX_NS + ANSWER_NS;
             let well_since_ns = self.watches[winner].well_since_ns;
-            return well_since_ns.map_or(u64::MAX, |well_ns| well_ns.saturating_sub(since_ns) + told_ns);
+            return well_since_ns.map_or(u64::MAX, |well_ns| well_ns.saturating_sub(since_ns) + settle_ns + ANSWER_NS);
         }
-        let peer = [left, right].into_iter().find(|place| self.plans[*place].is_keepalived);
-        if let Some(peer) = peer {
-            // It answers until it has read an advert; stopped or dead, for ever.
-            let settle_ns = 2 * (DELAY_MAX_NS + LATENCY_MAX_NS);
-            let is_well =
-                self.watches[peer].well_since_ns.is_some_and(|well_ns| now_ns > well_ns.max(since_ns) + settle_ns);
-            return if is_well { settle_ns } else { u64::MAX };
+        if peer.is_some() {
+            return settle_ns;
         }
         // Two timers that fire at the same time: their adverts cross. And who is Active only because it does not hear a
         // third router gives way when it hears the next.
