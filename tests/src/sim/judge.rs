@@ -199,7 +199,10 @@ impl Judge {
             return;
         }
         timer.fires_at_ns = local_ns + down_ns;
-        (timer.earliest_ns, timer.latest_ns) = (timer.fires_at_ns, timer.fires_at_ns);
+        timer.latest_ns = timer.fires_at_ns;
+        // Of two better routers within a millisecond the interval of either may be learned.
+        let least_cs = timer.interval_cs.min(advert.interval_cs);
+        timer.earliest_ns = local_ns + rfc::active_down_ns(self.version, priority, least_cs);
         (timer.lower, timer.interval_cs) = (None, advert.interval_cs);
         timer.again_ns = 0;
     }
