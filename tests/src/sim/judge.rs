@@ -54,6 +54,8 @@ pub struct Seen {
 struct Timer {
     /// Active_Down_Timer.
     fires_at_ns: u64,
+    /// The same, with the shortest of the intervals that may have been learned.
+    fires_first_ns: u64,
     /// With the preempt delay: no sooner.
     earliest_ns: u64,
     /// And no later.
@@ -159,8 +161,14 @@ impl Judge {
             _ => rfc::active_down_ns(self.version, priority, interval_cs),
         };
         let fires_at_ns = local_ns + waits_ns;
-        let (earliest_ns, latest_ns) = (fires_at_ns, fires_at_ns);
-        self.timers[place] = Timer { fires_at_ns, earliest_ns, latest_ns, interval_cs, ..Timer::default() };
+        self.timers[place] = Timer {
+            fires_at_ns,
+            fires_first_ns: fires_at_ns,
+            earliest_ns: fires_at_ns,
+            latest_ns: fires_at_ns,
+            interval_cs,
+            ..Timer::default()
+        };
         self.watches[place].may_resume = resumed;
         // Whoever advertises at longer intervals than this node waits has had no time to be heard.
         for other in 0..self.plans.len() {
@@ -177,7 +185,7 @@ impl Judge {
         timer.lives_until_ns[advert.from] = 0;
         if advert.priority == 0 {
             timer.fires_at_ns = local_ns + rfc::skew_ns(self.version, priority, timer.interval_cs);
-            timer.earliest_ns = timer.fires_at_ns;
+            (timer.fires_first_ns, timer.earliest_ns) = (timer.fires_at_ns, timer.fires_at_ns);
             // Of a steady row of adverts from before its start a controller need not have learned the interval yet.
             let skew_ns = rfc::skew_ns(self.version, priority, timer.interval_cs.max(own_interval_cs));
             (timer.latest_ns, timer.again_ns, timer.lower) = (local_ns + skew_ns, 0, None);
@@ -192,7 +200,7 @@ impl Judge {
             let lower =
                 timer.lower.get_or_insert(Lower { leaves_at_ns: local_ns + preempt_delay_ms * MS, silent_at_ns: 0 });
             lower.silent_at_ns = local_ns + down_ns;
-            timer.earliest_ns = timer.fires_at_ns.max(lower.leaves_at_ns.min(lower.silent_at_ns));
+            timer.earliest_ns = timer.fires_first_ns.max(lower.leaves_at_ns.min(lower.silent_at_ns));
             // When it is first heard after a start is looked at once in an interval.
             let delayed_ns = if preempt_delay_ms > 0 { lower.leaves_at_ns + interval_ns } else { 0 };
             timer.latest_ns = timer.fires_at_ns.max(timer.again_ns).max(delayed_ns.min(lower.silent_at_ns));
@@ -202,7 +210,8 @@ impl Judge {
         timer.latest_ns = timer.fires_at_ns;
         // Of two better routers within a millisecond the interval of either may be learned.
         let least_cs = timer.interval_cs.min(advert.interval_cs);
-        timer.earliest_ns = local_ns + rfc::active_down_ns(self.version, priority, least_cs);
+        timer.fires_first_ns = local_ns + rfc::active_down_ns(self.version, priority, least_cs);
+        timer.earliest_ns = timer.fires_first_ns;
         (timer.lower, timer.interval_cs) = (None, advert.interval_cs);
         timer.again_ns = 0;
     }
