@@ -208,8 +208,8 @@ impl Judge {
         }
         timer.fires_at_ns = local_ns + down_ns;
         timer.latest_ns = timer.fires_at_ns;
-        // Of two better routers within a millisecond the interval of either may be learned.
-        let least_cs = timer.interval_cs.min(advert.interval_cs);
+        // Of several routers that advertise within a millisecond the interval of any may be learned.
+        let least_cs = self.plans.iter().map(|plan| plan.interval_cs).min().unwrap_or(own_interval_cs);
         timer.fires_first_ns = local_ns + rfc::active_down_ns(self.version, priority, least_cs);
         timer.earliest_ns = timer.fires_first_ns;
         (timer.lower, timer.interval_cs) = (None, advert.interval_cs);
