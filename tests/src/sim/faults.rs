@@ -47,7 +47,7 @@ impl Simulation<'_> {
         match fault.kind {
             Kind::Cut { .. } | Kind::Split { .. } | Kind::Isolate { .. } => {}
             Kind::Loss { .. } | Kind::Late { .. } | Kind::Twice { .. } => {}
-            Kind::LinkDown { node } => self.set_link(node, false),
+            Kind::LinkDown { node } => self.set_link(node),
             Kind::Crash { node } => self.when_idle(node, |simulation| match simulation.station(node) {
                 Station::Ours(_) => simulation.kill(node),
                 Station::Peer(peer) => peer.kill(),
@@ -76,7 +76,7 @@ impl Simulation<'_> {
     pub fn end(&self, fault: &Fault) {
         self.note(Note::Ends(fault.kind));
         match fault.kind {
-            Kind::LinkDown { node } => self.set_link(node, true),
+            Kind::LinkDown { node } => self.set_link(node),
             Kind::Crash { node } | Kind::Stop { node } | Kind::Reconfigure { node, .. } => self.start(node),
             Kind::Stall { node, .. } | Kind::Freeze { node, .. } => {
                 if let Station::Ours(ours) = self.station(node) {
@@ -133,7 +133,8 @@ impl Simulation<'_> {
         }
     }
 
-    fn set_link(&self, place: usize, _: bool) {
+    /// As the faults that are going on have it; a controller learns of it a little later.
+    fn set_link(&self, place: usize) {
         let down = |fault: &Fault| matches!(fault.kind, Kind::LinkDown { node } if node == place);
         let has_link = !self.active_faults().any(|(_, fault)| down(fault));
         match self.station(place) {

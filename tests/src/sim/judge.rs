@@ -62,6 +62,10 @@ struct Timer {
     latest_ns: u64,
     /// Active_Adver_Interval.
     interval_cs: u16,
+    /// When the first of the last adverts came that were less than a millisecond apart.
+    burst_since_ns: u64,
+    /// When the last of them came.
+    heard_at_ns: u64,
     /// When whoever was last heard as Active is given up.
     silent_at_ns: u64,
     /// When the timer that began with stepping back fires at the latest.
@@ -183,6 +187,10 @@ impl Judge {
         let NodePlan { priority, preempt, preempt_delay_ms, interval_cs: own_interval_cs, .. } = self.plans[place];
         let timer = &mut self.timers[place];
         timer.lives_until_ns[advert.from] = 0;
+        if local_ns >= timer.heard_at_ns + MS {
+            timer.burst_since_ns = local_ns;
+        }
+        timer.heard_at_ns = local_ns;
         if advert.priority == 0 {
             timer.fires_at_ns = local_ns + rfc::skew_ns(self.version, priority, timer.interval_cs);
             (timer.fires_first_ns, timer.earliest_ns) = (timer.fires_at_ns, timer.fires_at_ns);
@@ -208,9 +216,9 @@ impl Judge {
         }
         timer.fires_at_ns = local_ns + down_ns;
         timer.latest_ns = timer.fires_at_ns;
-        // Of several routers that advertise within a millisecond the interval of any may be learned.
+        // Of several routers that advertise within a millisecond any may be the one that was told of.
         let least_cs = self.plans.iter().map(|plan| plan.interval_cs).min().unwrap_or(own_interval_cs);
-        timer.fires_first_ns = local_ns + rfc::active_down_ns(self.version, priority, least_cs);
+        timer.fires_first_ns = timer.burst_since_ns + rfc::active_down_ns(self.version, priority, least_cs);
         timer.earliest_ns = timer.fires_first_ns;
         (timer.lower, timer.interval_cs) = (None, advert.interval_cs);
         timer.again_ns = 0;
@@ -294,7 +302,7 @@ impl Judge {
     }
 
     /// A node's advert leaves.
-    pub fn sent(&mut self, place: usize, local_ns: u64, priority: u8, now_ns: u64) -> Result<(), String> {
+    pub fn sent(&mut self, place: usize, local_ns: u64, priority: u8) -> Result<(), String> {
         if priority == 0 {
             return Ok(());
         }
@@ -312,7 +320,6 @@ impl Judge {
         if early_ns > 0 && !watch.may_resume {
             return Err(format!("node {place} becomes Active {} before its Active_Down_Timer fires", Time(early_ns)));
         }
-        self.totals.latest_ns = self.totals.latest_ns.max(now_ns.saturating_sub(watch.turn_ns));
         Ok(())
     }
 

@@ -21,8 +21,6 @@ pub struct Totals {
     pub doubles: u64,
     /// The longest of them.
     pub double_ns: u64,
-    /// The latest takeover after its timer, stalls included.
-    pub latest_ns: u64,
 }
 
 impl Totals {
@@ -34,7 +32,6 @@ impl Totals {
         self.lost += other.lost;
         self.doubles += other.doubles;
         self.double_ns = self.double_ns.max(other.double_ns);
-        self.latest_ns = self.latest_ns.max(other.latest_ns);
     }
 }
 

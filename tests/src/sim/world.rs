@@ -193,7 +193,7 @@ impl<'a> Simulation<'a> {
         self.note(Note::Sent { node: from, priority: advert.priority });
         if let Station::Ours(node) = &self.stations[from] {
             let local_ns = node.clock().local(self.now_ns());
-            let verdict = self.judge().sent(from, local_ns, advert.priority, self.now_ns());
+            let verdict = self.judge().sent(from, local_ns, advert.priority);
             self.expect(verdict);
         }
         let frame: Rc<[u8]> = frame.into();
