@@ -1,4 +1,4 @@
-//! What must hold after every step, and the RFC's own timers to hold it against.
+//! What must hold after every step.
 //!
 //! 1. No two nodes answer for the virtual address, unless lost adverts keep them apart.
 //! 2. No Backup advertises; nobody becomes Active before the RFC lets it.
@@ -6,29 +6,15 @@
 //! 4. While a node is well and the RFC says that it is its turn, somebody answers: after a millisecond, or the hold.
 //! 5. In the end there is one, and it stays (`world`).
 //!
-//! The timers here are written from RFC 9568 6.4 and know nothing of the election's code. Deliberately absent: anything
-//! that changes what happens.
+//! Deliberately absent: the RFC's timers (`timer`), and anything that changes what happens.
 
 use failover_common::abi::State;
 
 use super::clock::Clock;
 use super::peer::Advert;
-use super::scenario::{DELAY_MAX_NS, LATENCY_MAX_NS, NODES_MAX, NodePlan, Scenario, Time};
+use super::scenario::{DELAY_MAX_NS, LATENCY_MAX_NS, NodePlan, Scenario, Time};
+use super::timer::Timer;
 use super::{MS, Totals};
-
-/// RFC 9568 6.1, and RFC 3768 6.1 for version 2.
-pub mod rfc {
-    /// Skew_Time, nanoseconds.
-    pub fn skew_ns(version: u8, priority: u8, interval_cs: u16) -> u64 {
-        let unit_cs = if version == 2 { 100 } else { u64::from(interval_cs) };
-        (256 - u64::from(priority)) * unit_cs * 10_000_000 / 256
-    }
-
-    /// Active_Down_Interval, nanoseconds.
-    pub fn active_down_ns(version: u8, priority: u8, interval_cs: u16) -> u64 {
-        3 * u64::from(interval_cs) * 10_000_000 + skew_ns(version, priority, interval_cs)
-    }
-}
 
 /// What the hold before preempting, or after having been late, may cost (ARCHITECTURE.md, invariants 4 and 5).
 const HOLD_NS: u64 = 2 * MS;
@@ -47,42 +33,6 @@ pub struct Seen {
     pub is_well: bool,
     /// The end of its lease on its own clock; `None`: it has none, as it is not ours.
     pub lease_until_ns: Option<u64>,
-}
-
-/// How far a node is from being allowed to take over: RFC 9568 6.4.2's Active_Down_Timer, by its own clock.
-#[derive(Clone, Copy, Default)]
-struct Timer {
-    /// Active_Down_Timer.
-    fires_at_ns: u64,
-    /// The same, with the shortest of the intervals that may have been learned.
-    fires_first_ns: u64,
-    /// With the preempt delay: no sooner.
-    earliest_ns: u64,
-    /// And no later.
-    latest_ns: u64,
-    /// Active_Adver_Interval.
-    interval_cs: u16,
-    /// When the first of the last adverts came that were less than a millisecond apart.
-    burst_since_ns: u64,
-    /// When the last of them came.
-    heard_at_ns: u64,
-    /// When whoever was last heard as Active is given up.
-    silent_at_ns: u64,
-    /// When the timer that began with stepping back fires at the latest.
-    again_ns: u64,
-    /// The lower-priority router that was heard.
-    lower: Option<Lower>,
-    /// Until when each other router seems to live.
-    lives_until_ns: [u64; NODES_MAX],
-}
-
-/// A router that is to be preempted.
-#[derive(Clone, Copy)]
-struct Lower {
-    /// When the delay is over.
-    leaves_at_ns: u64,
-    /// When it is dead if it says no more.
-    silent_at_ns: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -158,21 +108,8 @@ impl Judge {
 
     /// RFC 9568 6.4.1, or a controller that carries on with a live lease.
     pub fn starts(&mut self, place: usize, local_ns: u64, resumed: bool) {
-        let NodePlan { priority, interval_cs, .. } = self.plans[place];
-        let waits_ns = match priority {
-            255 => 0,
-            _ if resumed => 0,
-            _ => rfc::active_down_ns(self.version, priority, interval_cs),
-        };
-        let fires_at_ns = local_ns + waits_ns;
-        self.timers[place] = Timer {
-            fires_at_ns,
-            fires_first_ns: fires_at_ns,
-            earliest_ns: fires_at_ns,
-            latest_ns: fires_at_ns,
-            interval_cs,
-            ..Timer::default()
-        };
+        let interval_cs = self.plans[place].interval_cs;
+        self.timers[place] = Timer::started(self.version, &self.plans[place], local_ns, resumed);
         self.watches[place].may_resume = resumed;
         // Whoever advertises at longer intervals than this node waits has had no time to be heard.
         for other in 0..self.plans.len() {
@@ -184,44 +121,8 @@ impl Judge {
 
     /// An advert got into a node's kernel.
     pub fn heard(&mut self, place: usize, local_ns: u64, advert: &Advert) {
-        let NodePlan { priority, preempt, preempt_delay_ms, interval_cs: own_interval_cs, .. } = self.plans[place];
-        let timer = &mut self.timers[place];
-        timer.lives_until_ns[advert.from] = 0;
-        if local_ns >= timer.heard_at_ns + MS {
-            timer.burst_since_ns = local_ns;
-        }
-        timer.heard_at_ns = local_ns;
-        if advert.priority == 0 {
-            timer.fires_at_ns = local_ns + rfc::skew_ns(self.version, priority, timer.interval_cs);
-            (timer.fires_first_ns, timer.earliest_ns) = (timer.fires_at_ns, timer.fires_at_ns);
-            // Of a steady row of adverts from before its start a controller need not have learned the interval yet.
-            let skew_ns = rfc::skew_ns(self.version, priority, timer.interval_cs.max(own_interval_cs));
-            (timer.latest_ns, timer.again_ns, timer.lower) = (local_ns + skew_ns, 0, None);
-            return;
-        }
-        let down_ns = rfc::active_down_ns(self.version, priority, advert.interval_cs);
-        timer.lives_until_ns[advert.from] = local_ns + down_ns;
-        timer.silent_at_ns = local_ns + down_ns.max(rfc::active_down_ns(self.version, priority, own_interval_cs));
-        // An owner always preempts (RFC 9568 6.1).
-        if (preempt || priority == 255) && advert.priority < priority {
-            let interval_ns = self.plans[place].interval_ns();
-            let lower =
-                timer.lower.get_or_insert(Lower { leaves_at_ns: local_ns + preempt_delay_ms * MS, silent_at_ns: 0 });
-            lower.silent_at_ns = local_ns + down_ns;
-            timer.earliest_ns = timer.fires_first_ns.max(lower.leaves_at_ns.min(lower.silent_at_ns));
-            // When it is first heard after a start is looked at once in an interval.
-            let delayed_ns = if preempt_delay_ms > 0 { lower.leaves_at_ns + interval_ns } else { 0 };
-            timer.latest_ns = timer.fires_at_ns.max(timer.again_ns).max(delayed_ns.min(lower.silent_at_ns));
-            return;
-        }
-        timer.fires_at_ns = local_ns + down_ns;
-        timer.latest_ns = timer.fires_at_ns;
-        // Of several routers that advertise within a millisecond any may be the one that was told of.
-        let least_cs = self.plans.iter().map(|plan| plan.interval_cs).min().unwrap_or(own_interval_cs);
-        timer.fires_first_ns = timer.burst_since_ns + rfc::active_down_ns(self.version, priority, least_cs);
-        timer.earliest_ns = timer.fires_first_ns;
-        (timer.lower, timer.interval_cs) = (None, advert.interval_cs);
-        timer.again_ns = 0;
+        let least_cs = self.plans.iter().map(|plan| plan.interval_cs).min().unwrap_or(advert.interval_cs);
+        self.timers[place].hears(self.version, &self.plans[place], local_ns, advert, least_cs);
     }
 
     /// Whether the node answered at the last look.
@@ -275,21 +176,12 @@ impl Judge {
 
     /// It has done it.
     pub fn controller_ends(&mut self, place: usize, local_ns: u64, state: State) -> Result<(), String> {
-        let NodePlan { priority, interval_cs, preempt_delay_ms, .. } = self.plans[place];
         let now = self.watches[place].now.take();
         let timer = &mut self.timers[place];
         match now {
-            // Its timer runs once more from what it heard.
-            Some((State::Active, ..)) if state == State::Backup => {
-                // And so does the preempt delay.
-                timer.again_ns = timer.silent_at_ns + preempt_delay_ms * MS;
-                timer.latest_ns = timer.latest_ns.max(timer.again_ns);
-            }
-            // It may have been stalled before it began.
+            Some((State::Active, ..)) if state == State::Backup => timer.begins_again(&self.plans[place]),
             Some((State::Initialize | State::Fault, ..)) if state == State::Backup => {
-                let down_ns = rfc::active_down_ns(self.version, priority, interval_cs);
-                timer.latest_ns = timer.latest_ns.max(local_ns + down_ns);
-                timer.earliest_ns = timer.earliest_ns.min(local_ns + down_ns);
+                timer.may_begin(self.version, &self.plans[place], local_ns);
             }
             _ => {}
         }
@@ -315,8 +207,7 @@ impl Judge {
         let early_ns = earliest_ns.saturating_sub(local_ns);
         watch.turn_ns = self.clocks[place].reaches(*earliest_ns);
         self.totals.takeovers += 1;
-        let timer = &mut self.timers[place];
-        (timer.interval_cs, timer.lower, timer.again_ns) = (self.plans[place].interval_cs, None, 0);
+        self.timers[place].fired(&self.plans[place]);
         if early_ns > 0 && !watch.may_resume {
             return Err(format!("node {place} becomes Active {} before its Active_Down_Timer fires", Time(early_ns)));
         }
@@ -340,8 +231,7 @@ impl Judge {
                 // Nor has it learned the interval of the adverts that it hears (README, limits).
                 continue;
             }
-            let is_alone = timer.lives_until_ns.iter().all(|until_ns| *until_ns <= timer.latest_ns);
-            let slack_ns = match is_settled && turn_ns == due_ns && is_alone {
+            let slack_ns = match is_settled && turn_ns == due_ns && timer.is_alone() {
                 true => MARGIN_NS,
                 // A failed send is tried again after a tenth of the interval.
                 false => MARGIN_NS + HOLD_NS + LATENCY_MAX_NS + self.plans[place].interval_ns() / 10,

@@ -4,8 +4,8 @@
 //! maps, and the controller's own driver of the election ([`failover_userspace::router`]); adverts and ARP requests are
 //! whole frames. Made up are the clock, the wire, the faults, and a peer that behaves like keepalived.
 //!
-//! `scenario` draws, `world` lets time pass, `node` and `peer` are the stations, `judge` knows the invariants and the
-//! RFC's timers, `shrink` makes a failure small. Deliberately absent: threads, sleeping, the machine's clock, and
+//! `scenario` draws, `world` lets time pass, `node` and `peer` are the stations, `judge` knows the invariants,
+//! `timer` the RFC's Active_Down_Timer, `shrink` makes a failure small. Deliberately absent: threads, sleeping, the machine's clock, and
 //! sockets; what two CPUs do at the same nanosecond.
 
 mod clock;
@@ -16,6 +16,7 @@ mod peer;
 mod report;
 pub mod scenario;
 mod shrink;
+mod timer;
 mod trace;
 mod world;
 

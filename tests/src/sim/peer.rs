@@ -10,9 +10,9 @@ use failover_common::wire::ethernet::Mac;
 use failover_common::wire::vrrp::{ADVERT_FRAME_LEN_MAX, AdvertFrame};
 
 use super::clock::Clock;
-use super::judge::rfc;
 use super::node::address_of;
 use super::scenario::NodePlan;
+use super::timer::rfc;
 use super::world::Simulation;
 
 /// An advert as far as it matters.
