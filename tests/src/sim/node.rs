@@ -315,6 +315,7 @@ impl World for Hands<'_> {
         self.simulation.pass(self.place);
         let node = self.simulation.ours(self.place);
         if node.sends_failing.get() > 0 || !node.has_link.get() {
+            self.simulation.lose_all(self.place);
             return Err(io::ErrorKind::NetworkDown.into());
         }
         self.simulation.transmit(self.place, frame);

@@ -215,6 +215,11 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// An advert did not even leave.
+    pub fn lose_all(&self, from: usize) {
+        (0..self.stations.len()).filter(|to| *to != from).for_each(|to| self.lose(from, to));
+    }
+
     fn lose(&self, from: usize, to: usize) {
         self.note(Note::Lost { node: to, from });
         self.judge().lost(from, to);
