@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use socket2::SockFilter;
 
 use crate::frames::{ARP, FrameSocket};
 use crate::netns::Netns;
@@ -42,6 +43,7 @@ impl ArpProbe {
     /// When the packet socket cannot be opened.
     pub fn start(client: &Netns, interface: &str, mac: [u8; 6], vip: Ipv4Addr) -> Result<Self> {
         let socket = FrameSocket::open(client, interface, ARP)?;
+        socket.keep_only(&answers_to(mac))?;
         let questions = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (log, quit) = (questions.clone(), stop.clone());
@@ -56,7 +58,7 @@ impl ArpProbe {
     /// All questions since `since` that have had time to be answered.
     pub fn since(&self, since: Instant) -> Vec<Question> {
         let questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        questions.iter().filter(|question| question.asked >= since).cloned().collect()
+        questions[questions.partition_point(|question| question.asked < since)..].to_vec()
     }
 
     /// Who answered last, within the last 50 ms.
@@ -74,12 +76,6 @@ impl Drop for ArpProbe {
             let _ = thread.join();
         }
     }
-}
-
-/// Questions that more than one station answered.
-pub fn duplicates(questions: &[Question]) -> usize {
-    let is_double = |question: &&Question| question.answers.iter().any(|(_, mac)| *mac != question.answers[0].1);
-    questions.iter().filter(is_double).count()
 }
 
 /// Answers of one station, in order of time.
@@ -117,8 +113,26 @@ fn record(questions: &mut [Question], asker: u8, by: [u8; 6]) {
     }
 }
 
+/// Drops all but replies to this hardware address: an ARP flood must not blind the prober.
+fn answers_to(mac: [u8; 6]) -> [SockFilter; 8] {
+    let [a, b, c, d, e, f] = mac.map(u32::from);
+    let load = |size, at| SockFilter::new((libc::BPF_LD | libc::BPF_ABS | size) as u16, 0, 0, at);
+    let unless = |value, skip| SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, skip, value);
+    let end = |accepted| SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, accepted);
+    [
+        load(libc::BPF_H, 20),
+        unless(2, 5),
+        load(libc::BPF_W, 0),
+        unless(a << 24 | b << 16 | c << 8 | d, 3),
+        load(libc::BPF_H, 4),
+        unless(e << 8 | f, 1),
+        end(u32::MAX),
+        end(0),
+    ]
+}
+
 /// A broadcast request, written out: RFC 826.
-fn request(mac: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+pub fn request(mac: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(mac);
     frame.extend([0x08, 0x06, 0x00, 0x01, 0x08, 0x00, 6, 4, 0x00, 0x01]);

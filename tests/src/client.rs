@@ -1,61 +1,26 @@
-//! A client of the virtual address, and the service it talks to: UDP once a millisecond, which
-//! measures the outage as a user has it, and one TCP connection that would like to live for ever.
+//! A client of the virtual address, and the service it talks to: UDP (`udp`), and one TCP connection
+//! that would like to live for ever.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use socket2::Type;
 
-use crate::echo::{TcpEcho, bind};
+use crate::echo::TcpEcho;
 use crate::netns::Netns;
-use crate::wait;
+use crate::udp::{UdpClient, UdpService};
+use crate::workers::Workers;
 
-const UDP_PORT: u16 = 7;
 /// Where the service echoes TCP.
 pub const TCP_PORT: u16 = 7;
-const PERIOD: Duration = Duration::from_millis(1);
 
-/// Threads that end when dropped.
-struct Workers {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Workers {
-    fn new() -> Self {
-        Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() }
-    }
-
-    fn spawn(&mut self, name: &str, mut step: impl FnMut() + Send + 'static) -> Result<()> {
-        let stop = self.stop.clone();
-        let run = move || {
-            while !stop.load(Ordering::Relaxed) {
-                step();
-            }
-        };
-        self.threads.push(thread::Builder::new().name(name.into()).spawn(run)?);
-        Ok(())
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// The service on a node: echoes UDP and TCP on the virtual address, whether the node has it or
-/// not (IP_FREEBIND).
+/// The service on a node: answers UDP and echoes TCP on the virtual address, whether the node has it
+/// or not (IP_FREEBIND).
 pub struct EchoService {
-    _workers: Workers,
+    _udp: UdpService,
     _tcp: TcpEcho,
 }
 
@@ -65,16 +30,8 @@ impl EchoService {
     /// # Errors
     /// When a socket cannot be made.
     pub fn start(node: &Netns, vip: Ipv4Addr) -> Result<Self> {
-        let udp = UdpSocket::from(node.enter(|| bind(Type::DGRAM, SocketAddrV4::new(vip, UDP_PORT)))?);
-        udp.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let mut workers = Workers::new();
-        workers.spawn("udp-echo", move || {
-            let mut buffer = [0; 64];
-            if let Ok((len, from)) = udp.recv_from(&mut buffer) {
-                let _ = udp.send_to(&buffer[..len], from);
-            }
-        })?;
-        Ok(Self { _workers: workers, _tcp: TcpEcho::start(node, SocketAddrV4::new(vip, TCP_PORT))? })
+        let tcp = TcpEcho::start(node, SocketAddrV4::new(vip, TCP_PORT))?;
+        Ok(Self { _udp: UdpService::start(node, vip, 0)?, _tcp: tcp })
     }
 }
 
@@ -89,7 +46,7 @@ pub enum TcpEvent {
 
 /// The client, until dropped.
 pub struct Client {
-    answers: Arc<Mutex<Vec<Instant>>>,
+    udp: UdpClient,
     tcp: Arc<Mutex<Vec<(Instant, TcpEvent)>>>,
     _workers: Workers,
 }
@@ -100,36 +57,24 @@ impl Client {
     /// # Errors
     /// When a socket cannot be made.
     pub fn start(client: &Netns, vip: Ipv4Addr) -> Result<Self> {
-        let udp = client.enter(|| Ok(UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?))?;
-        let answers = Arc::new(Mutex::new(Vec::new()));
         let tcp = Arc::new(Mutex::new(Vec::new()));
         let mut workers = Workers::new();
-        let log = answers.clone();
-        workers.spawn("udp-client", move || ask(&udp, vip, &log))?;
         let (log, netns) = (tcp.clone(), Netns::existing(client.name()));
         workers.spawn("tcp-client", {
             let mut connection = None;
             move || talk(&netns, vip, &mut connection, &log)
         })?;
-        Ok(Self { answers, tcp, _workers: workers })
+        Ok(Self { udp: UdpClient::start(client, vip)?, tcp, _workers: workers })
     }
 
-    /// The longest time between two answers since `since`; an answer that is still missing counts
-    /// up to now.
+    /// As [`UdpClient::outage`].
     pub fn outage(&self, since: Instant) -> Duration {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = answers.partition_point(|at| *at < since).saturating_sub(1);
-        let mut longest = Duration::ZERO;
-        for pair in answers[first..].windows(2) {
-            longest = longest.max(pair[1] - pair[0]);
-        }
-        answers.last().map_or(longest, |last| longest.max(last.elapsed()))
+        self.udp.outage(since)
     }
 
-    /// Whether the last answer is no older than `age`.
+    /// As [`UdpClient::is_served`].
     pub fn is_served(&self, age: Duration) -> bool {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.last().is_some_and(|last| last.elapsed() < age)
+        self.udp.is_served(age)
     }
 
     /// What happened to the connection since `since`.
@@ -142,17 +87,6 @@ impl Client {
     pub fn is_connected(&self) -> bool {
         let events = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
         events.last().is_some_and(|(_, event)| *event == TcpEvent::Connected)
-    }
-}
-
-/// One datagram, and all answers until the next is due.
-fn ask(udp: &UdpSocket, vip: Ipv4Addr, log: &Mutex<Vec<Instant>>) {
-    let sent = Instant::now();
-    let _ = udp.send_to(b"?", SocketAddrV4::new(vip, UDP_PORT));
-    while let Some(left) = PERIOD.checked_sub(sent.elapsed()).filter(|left| !left.is_zero()) {
-        if wait::readable(udp, left) && udp.recv_from(&mut [0; 8]).is_ok() {
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
-        }
     }
 }
 

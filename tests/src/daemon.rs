@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -41,6 +41,26 @@ impl Daemon {
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         let log = directory.join(format!("{name}.log"));
         Ok(Self { built: built.clone(), netns: name.into(), pin_path, config, log, child: None, left_behind: false })
+    }
+
+    /// Replaces text in its configuration, for its next start.
+    ///
+    /// # Errors
+    /// When the text is not there, or the file cannot be written.
+    pub fn edit_config(&self, from: &str, to: &str) -> Result<()> {
+        let text = fs::read_to_string(&self.config)?;
+        ensure!(text.contains(from), "no {from} in {text}");
+        Ok(fs::write(&self.config, text.replace(from, to))?)
+    }
+
+    /// The file that it is started from.
+    pub fn program(&self) -> &Path {
+        &self.built.failover
+    }
+
+    /// Has it started from another file the next time: an upgrade.
+    pub fn set_program(&mut self, failover: &Path) {
+        self.built.failover = failover.into();
     }
 
     /// Starts it.
@@ -83,14 +103,21 @@ impl Daemon {
         command
     }
 
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn process(&self) -> Result<Pid> {
+        let child = self.child.as_ref().context("the controller was not started")?;
+        Pid::from_raw(child.id() as i32).context("a process without an id")
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
     /// When it is not running.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child.as_ref().context("the controller was not started")?;
-        let pid = Pid::from_raw(child.id() as i32).context("a process without an id")?;
-        Ok(kill_process(pid, signal)?)
+        Ok(kill_process(self.process()?, signal)?)
     }
 
     /// Waits until it has ended.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::netns::Netns;
@@ -21,13 +21,19 @@ pub struct Instance<'a> {
     pub advert_int: &'a str,
     /// Lines that go into the `vrrp_instance` block as they are.
     pub more: &'a str,
+    /// And into `global_defs`.
+    pub global: &'a str,
 }
 
 /// A running keepalived; dropping it stops it.
 #[derive(Debug)]
 pub struct Keepalived {
-    child: Child,
+    netns: String,
+    config: PathBuf,
+    /// keepalived's own notes of its two processes: the one that was started, and its child that does VRRP.
+    pids: [PathBuf; 2],
     log: PathBuf,
+    child: Option<Child>,
 }
 
 impl Keepalived {
@@ -37,16 +43,71 @@ impl Keepalived {
     /// When it cannot be started.
     pub fn start(netns: &Netns, directory: &Path, instance: &Instance<'_>) -> Result<Self> {
         let name = netns.name();
-        let config = directory.join(format!("{name}.conf"));
+        let file = |extension: &str| directory.join(format!("{name}.{extension}"));
+        let config = file("conf");
         fs::write(&config, configuration(instance))?;
-        let log = directory.join(format!("{name}.keepalived.log"));
-        let file = File::create(&log)?;
-        let pid = |kind: &str| format!("{}/{name}.{kind}.pid", directory.display());
-        let mut command = netns.command("keepalived");
-        command.args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"]);
-        command.arg("--use-file").arg(&config).arg("--pid").arg(pid("main")).arg("--vrrp_pid").arg(pid("vrrp"));
-        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
-        Ok(Self { child: child.with_context(|| format!("starting {command:?}"))?, log })
+        let pids = [file("main.pid"), file("vrrp.pid")];
+        let mut new = Self { netns: name.into(), config, pids, log: file("keepalived.log"), child: None };
+        new.start_again()?;
+        Ok(new)
+    }
+
+    /// Starts it after it ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Netns::existing(&self.netns).command("keepalived");
+        command.args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"]).arg("--use-file").arg(&self.config);
+        command.arg("--pid").arg(&self.pids[0]).arg("--vrrp_pid").arg(&self.pids[1]);
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        self.child = Some(child.with_context(|| format!("starting {command:?}"))?);
+        Ok(())
+    }
+
+    /// Its processes that live, the child first.
+    pub fn processes(&self) -> Vec<Pid> {
+        let noted = fs::read_to_string(&self.pids[1]).ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
+        // Ids are used again.
+        let is_vrrp = |pid: &Pid| {
+            let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+            String::from_utf8_lossy(&command).contains(&*self.config.to_string_lossy())
+        };
+        let main = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32));
+        noted.filter(is_vrrp).into_iter().chain(main).collect()
+    }
+
+    /// Sends a signal to all of its processes.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        ensure!(self.child.is_some(), "keepalived was not started");
+        self.processes().into_iter().try_for_each(|pid| Ok(kill_process(pid, signal)?))
+    }
+
+    /// Makes it read its configuration again, as its users do.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn reload(&self) -> Result<()> {
+        let main = self.processes().pop().context("keepalived was not started")?;
+        Ok(kill_process(main, Signal::HUP)?)
+    }
+
+    /// kill -9 of all of its processes at once, and gone. The first would otherwise start its child again, or the child
+    /// hear of its death and say goodbye.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        self.signal(Signal::KILL)?;
+        self.wait()?;
+        wait::until("keepalived's child to end", || self.processes().is_empty())?;
+        // It would take a child that is dead, and that the machine's init has not buried yet, for a running one.
+        self.pids.iter().try_for_each(fs::remove_file).context("removing keepalived's notes of its processes")
     }
 
     /// Stops it as its users do, and waits until it has.
@@ -54,10 +115,19 @@ impl Keepalived {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+        if let Some(child) = &self.child
+            && let Some(pid) = Pid::from_raw(child.id() as i32)
+        {
             let _ = kill_process(pid, Signal::TERM);
         }
-        wait::until("keepalived to end", || matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)))
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        wait::until("keepalived to end", || matches!(child.try_wait(), Ok(Some(_)) | Err(_)))?;
+        self.child = None;
+        Ok(())
     }
 
     /// Everything it has logged.
@@ -75,17 +145,18 @@ impl Keepalived {
 
 impl Drop for Keepalived {
     fn drop(&mut self) {
+        // Stopped processes must go on to end.
+        let _ = self.signal(Signal::CONT);
         if self.stop().is_err() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            let _ = self.kill();
         }
     }
 }
 
 fn configuration(instance: &Instance<'_>) -> String {
-    let Instance { version, priority, advert_int, more } = instance;
+    let Instance { version, priority, advert_int, more, global } = instance;
     format!(
-        "global_defs {{\n  vrrp_version {version}\n}}\n\
+        "global_defs {{\n  vrrp_version {version}\n  {global}\n}}\n\
          vrrp_instance web {{\n  interface eth0\n  virtual_router_id 51\n  state BACKUP\n  priority {priority}\n  \
          advert_int {advert_int}\n  {more}\n  virtual_ipaddress {{\n    192.0.2.10/24\n  }}\n}}\n"
     )

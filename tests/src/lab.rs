@@ -68,12 +68,19 @@ impl Lab {
         lab.switch.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
         lab.switch.ip(&["link", "set", "br0", "up"])?;
         for (name, address) in [("edge-a", "192.0.2.1/24"), ("edge-b", "192.0.2.2/24"), ("client", "192.0.2.100/24")] {
-            let station = Netns::new(&format!("{prefix}{name}"))?;
-            lab.stations.push(station);
-            lab.connect(name)?;
-            lab.station(name)?.ip(&["address", "add", address, "dev", INTERFACE])?;
+            lab.add_station(name, address)?;
         }
         Ok(lab)
+    }
+
+    /// One station more, on a port of the same name.
+    ///
+    /// # Errors
+    /// When one of the commands fails.
+    pub fn add_station(&mut self, name: &str, address: &str) -> Result<()> {
+        self.stations.push(Netns::new(&format!("{}{name}", self.prefix))?);
+        self.connect(name)?;
+        self.station(name)?.ip(&["address", "add", address, "dev", INTERFACE]).map(drop)
     }
 
     /// A lab that [`Self::named`] made and somebody kept.
@@ -150,6 +157,16 @@ impl Lab {
     /// The namespace of the switch, whose ports are named after the stations.
     pub fn switch(&self) -> &Netns {
         &self.switch
+    }
+
+    /// What a port of the switch says of itself, by `ip`'s names.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn port(&self, name: &str) -> Result<serde_json::Value> {
+        let text = self.switch.ip(&["-json", "-details", "-statistics", "link", "show", name])?;
+        let mut json: serde_json::Value = serde_json::from_str(&text)?;
+        Ok(json[0].take())
     }
 
     /// Pulls a station's cable, or plugs it in again: its interface loses and regains carrier.

@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: a stand-in for anything that this machine can run.
 
+pub mod answers;
 pub mod arp_probe;
 pub mod capture;
 pub mod client;
@@ -23,4 +24,6 @@ pub mod segment;
 pub mod sim;
 pub mod stage;
 pub mod testrun;
+pub mod udp;
 pub mod wait;
+mod workers;

@@ -100,7 +100,7 @@ pub fn layers(frame: &[u8]) -> (usize, usize) {
 }
 
 /// The one's complement sum of 16-bit words (RFC 1071).
-fn sum(words: &[u8]) -> u16 {
+pub fn sum(words: &[u8]) -> u16 {
     let sum: u64 =
         words.chunks(2).map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |low| u64::from(*low))).sum();
     let mut sum = sum;

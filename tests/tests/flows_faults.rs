@@ -1,7 +1,6 @@
 //! Ring 4: connections through what goes wrong with links and nodes. Nothing that lives may end, and who is to be told is
 //! told.
 
-use std::fs;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
@@ -30,20 +29,13 @@ fn ensure_all_reset(crowd: &Crowd, since: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Changes a configuration that is not in use yet.
-fn configure(daemon: &Daemon, from: &str, to: &str) -> Result<()> {
-    let text = fs::read_to_string(daemon.config())?;
-    ensure!(text.contains(from), "no {from} in {text}");
-    Ok(fs::write(daemon.config(), text.replace(from, to))?)
-}
-
 /// Both nodes with these changes to their configurations, edge-a Active by a takeover.
 fn changed_pair(stage: &Stage, changes: &[(&str, &str)]) -> Result<(Daemon, Daemon)> {
     let mut b = stage.lab.replicating_daemon("edge-b", 100, "")?;
     let mut a = stage.lab.replicating_daemon("edge-a", 150, "")?;
     for (from, to) in changes {
-        configure(&a, from, to)?;
-        configure(&b, from, to)?;
+        a.edit_config(from, to)?;
+        b.edit_config(from, to)?;
     }
     b.start_and_wait()?;
     stage.wait_for_owner(stage.mac_b)?;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use failover_tests::arp_probe::{self, ArpProbe};
+use failover_tests::arp_probe::{ArpProbe, answers_of};
 use failover_tests::daemon::Daemon;
 use failover_tests::keepalived::{Instance, Keepalived};
 use failover_tests::lab::Lab;
@@ -68,6 +68,7 @@ impl Peers {
             priority: self.their_priority,
             advert_int: self.dialect.interval.0,
             more: self.dialect.more.0,
+            global: "",
         };
         self.theirs = Some(Keepalived::start(self.lab.station("edge-b")?, self.lab.directory(), &instance)?);
         Ok(())
@@ -86,10 +87,15 @@ impl Peers {
                 let expected = if ours_active { "BACKUP" } else { "MASTER" };
                 wait::until(&format!("keepalived's {expected}"), || self.their_state().as_deref() == Some(expected))?;
             }
+            // It says BACKUP before it takes the address off.
+            wait::until("the old owner's silence", || {
+                let recent = Instant::now().checked_sub(self.dialect.advert).unwrap_or(since);
+                answers_of(&self.arp.since(recent), old).is_empty()
+            })?;
             let single = Instant::now();
             wait::holds_for("one owner", 3 * self.dialect.advert, || self.arp.owner() == Some(new))?;
             let questions = self.arp.since(single);
-            ensure!(arp_probe::answers_of(&questions, old).is_empty(), "the old owner still answers");
+            ensure!(answers_of(&questions, old).is_empty(), "the old owner still answers");
             self.assert_overlap_of_one_advert(since, old, new)
         };
         settled().with_context(|| {
@@ -101,8 +107,8 @@ impl Peers {
     /// Between the new owner's first answer and the old one's last is at most one advert.
     fn assert_overlap_of_one_advert(&self, since: Instant, old: [u8; 6], new: [u8; 6]) -> Result<()> {
         let questions = self.arp.since(since);
-        let first = *arp_probe::answers_of(&questions, new).first().context("the new owner never answered")?;
-        let last = arp_probe::answers_of(&questions, old).last().copied();
+        let first = *answers_of(&questions, new).first().context("the new owner never answered")?;
+        let last = answers_of(&questions, old).last().copied();
         let overlap = last.and_then(|last| last.checked_duration_since(first)).unwrap_or_default();
         ensure!(overlap <= self.dialect.advert, "both answered for {overlap:?}");
         Ok(())
@@ -132,7 +138,7 @@ fn theirs_is_better(dialect: &'static Dialect) -> Result<()> {
     let start = Instant::now();
     peers.ours.start_and_wait()?;
     wait::until("ours to answer", || peers.arp.owner() == Some(peers.mac_ours))?;
-    ensure!(arp_probe::answers_of(&peers.arp.since(start), peers.mac_theirs).is_empty());
+    ensure!(answers_of(&peers.arp.since(start), peers.mac_theirs).is_empty());
 
     let preempting = Instant::now();
     peers.start_theirs()?;
@@ -160,7 +166,7 @@ fn theirs_joins(dialect: &'static Dialect) -> Result<()> {
     peers.settle(true, joined)?;
     // In keepalived's default form it refuses our first adverts, and speaks up once: that is when
     // ours learns the form.
-    let theirs = arp_probe::answers_of(&peers.arp.since(joining), peers.mac_theirs);
+    let theirs = answers_of(&peers.arp.since(joining), peers.mac_theirs);
     let spoke = theirs.last().zip(theirs.first()).map_or(Duration::ZERO, |(last, first)| *last - *first);
     ensure!(spoke <= peers.dialect.advert, "both answered for {spoke:?}");
     Ok(())

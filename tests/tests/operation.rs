@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use failover_tests::answers;
 use failover_tests::arp_probe::{self, ArpProbe};
 use failover_tests::daemon::Daemon;
-use failover_tests::frames::{ARP, FrameSocket};
+use failover_tests::frames::{ARP, FrameSocket, claim};
 use failover_tests::lab::{INTERFACE, Lab, VIP};
 use failover_tests::netns::{finish, run};
 use failover_tests::requirements::{Built, require};
@@ -21,12 +22,6 @@ fn single(test: &str) -> Result<Option<(Lab, Daemon)>> {
     let lab = Lab::new(&built)?;
     let daemon = lab.daemon("edge-a", 150, "100ms", "")?;
     Ok(Some((lab, daemon)))
-}
-
-/// Replaces text in its configuration.
-fn edit(daemon: &Daemon, from: &str, to: &str) -> Result<()> {
-    let text = std::fs::read_to_string(daemon.config())?.replace(from, to);
-    Ok(std::fs::write(daemon.config(), text)?)
 }
 
 /// Starts it, waits until it has ended, and asserts that it refused: exit 2, nothing loaded.
@@ -199,7 +194,7 @@ fn a_foreign_claim_of_the_address_is_answered_with_an_announcement() -> Result<(
     // The announcements of the takeover are over: five rounds.
     let wire = FrameSocket::open(lab.station("client")?, INTERFACE, ARP)?;
     wait::until("the announcements to end", || !is_announced(&wire, mac, Duration::from_millis(500)))?;
-    wire.send(&claim(lab.mac("client")?))?;
+    wire.send(&claim(2, lab.mac("client")?, VIP.octets()))?;
     wait::until("a new announcement", || is_announced(&wire, mac, Duration::from_millis(500)))?;
     ensure!(daemon.counter("arp_conflict")? == 1);
     ensure!(daemon.log().contains("another station claims the address"), "{}", daemon.log());
@@ -218,19 +213,6 @@ fn is_announced(wire: &FrameSocket, mac: [u8; 6], time: Duration) -> bool {
     false
 }
 
-/// A gratuitous ARP in reply form, written out: RFC 826, RFC 5227 1.1.
-fn claim(mac: [u8; 6]) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend(mac);
-    frame.extend([0x08, 0x06, 0x00, 0x01, 0x08, 0x00, 6, 4, 0x00, 0x02]);
-    frame.extend(mac);
-    frame.extend(VIP.octets());
-    frame.extend([0xff; 6]);
-    frame.extend(VIP.octets());
-    frame.resize(60, 0);
-    frame
-}
-
 #[test]
 fn an_advert_that_does_not_go_out_renews_nothing_and_is_told_once() -> Result<()> {
     let Some((lab, mut daemon)) = single("failing sends")? else { return Ok(()) };
@@ -246,7 +228,7 @@ fn an_advert_that_does_not_go_out_renews_nothing_and_is_told_once() -> Result<()
     finish(node.command("tc").args(["qdisc", "add", "dev", INTERFACE, "root", "pfifo", "limit", "0"]))?;
     wait::until("edge-b to answer", || arp.owner() == Some(second)).with_context(|| daemon.log())?;
     wait::holds_for("edge-b answering", Duration::from_millis(300), || arp.owner() == Some(second))?;
-    ensure!(arp_probe::duplicates(&arp.since(since)) == 0, "two nodes answered one question");
+    ensure!(answers::doubles(&arp.since(since)).count == 0, "two nodes answered one question");
     finish(node.command("tc").args(["qdisc", "delete", "dev", INTERFACE, "root"]))?;
     wait::until("edge-a to answer again", || arp.owner() == Some(first)).with_context(|| daemon.log())?;
     let log = daemon.log();
@@ -349,14 +331,14 @@ fn a_crash_followed_by_a_start_that_fails_leaves_no_address_unfenced() -> Result
     let routers = "[[virtual_router]]\nname = \"web\"\ninterface = \"mv0\"\nvrid = 51\nadvert_interval = \"100ms\"\n\
                    addresses = [\"198.51.100.10/24\"]\n";
     let mut daemon = lab.daemon_with("edge-a", routers)?;
-    edit(&daemon, "native", "generic")?;
+    daemon.edit_config("native", "generic")?;
     let has_address = || node.ip(&["address", "show", "dev", "mv0"]).is_ok_and(|text| text.contains("198.51.100.10"));
     daemon.start_and_wait()?;
     wait::until("the address", has_address)?;
     daemon.kill()?;
     ensure!(has_address(), "kill -9 should leave it");
 
-    edit(&daemon, "generic", "native")?;
+    daemon.edit_config("generic", "native")?;
     daemon.start()?;
     let status = daemon.wait()?;
     ensure!(status.code() == Some(1) && daemon.log().contains("native mode"), "{status}: {}", daemon.log());
@@ -373,7 +355,7 @@ fn a_restart_with_another_configuration_takes_the_old_addresses_off() -> Result<
     let has = |net: &str| node.ip(&["address", "show", "dev", INTERFACE]).is_ok_and(|text| text.contains(net));
     wait::until("the address", || has("192.0.2.10/24"))?;
     daemon.kill()?;
-    edit(&daemon, "192.0.2.10/24", "192.0.2.11/24")?;
+    daemon.edit_config("192.0.2.10/24", "192.0.2.11/24")?;
     daemon.start_and_wait()?;
     wait::until("the new address", || has("192.0.2.11/24"))?;
     ensure!(!has("192.0.2.10/24"), "the old address is left");

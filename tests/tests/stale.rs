@@ -89,7 +89,7 @@ fn after_a_cable_cut_every_client_learns() -> Result<()> {
 fn keepalived_leaves_idle_clients() -> Result<()> {
     let Some(stage) = Stage::new("keepalived under load", &["keepalived"])? else { return Ok(()) };
     let start = |node, priority| {
-        let instance = Instance { version: 3, priority, advert_int: "0.1", more: "" };
+        let instance = Instance { version: 3, priority, advert_int: "0.1", more: "", global: "" };
         Keepalived::start(stage.lab.station(node)?, stage.lab.directory(), &instance)
     };
     let (_a, _b) = (start("edge-a", 150)?, start("edge-b", 100)?);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use failover_tests::answers;
 use failover_tests::arp_probe::{self, ArpProbe, Question};
 use failover_tests::daemon::Daemon;
 use failover_tests::lab::{INTERFACE, Lab, VIP};
@@ -60,7 +61,7 @@ impl Pair {
         let by_new = arp_probe::answers_of(&questions, new);
         let first = *by_new.first().context("the new owner never answered")?;
         let later: Vec<_> = arp_probe::answers_of(&questions, old).into_iter().filter(|at| *at > first).collect();
-        ensure!(arp_probe::duplicates(&questions) == 0, "two nodes answered one question");
+        ensure!(answers::doubles(&questions).count == 0, "two nodes answered one question");
         ensure!(later.is_empty(), "the old owner answered {} times after the new one", later.len());
         ensure!(by_new.len() > 50, "the probe saw only {} answers", by_new.len());
         Ok(questions)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use failover_tests::answers;
 use failover_tests::arp_probe::{self, ArpProbe};
 use failover_tests::client::{Client, EchoService, TCP_PORT, TcpEvent};
 use failover_tests::crowd::{Crowd, End, Member, Plan};
@@ -239,7 +240,7 @@ impl Story {
             owner,
             outage: self.client.outage(since),
             first_answer: first - since,
-            duplicates: arp_probe::duplicates(&questions),
+            duplicates: answers::doubles(&questions).count,
             old_after_new: arp_probe::answers_of(&questions, old).iter().filter(|at| **at > first).count(),
             connection: fate(&self.client, since),
             idle: fates(&self.idle.members(), since),
