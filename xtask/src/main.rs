@@ -5,6 +5,7 @@
 
 mod compile;
 mod exec;
+mod faults;
 mod lab;
 mod ledger;
 mod linker;
@@ -65,6 +66,15 @@ enum Verb {
         #[command(subcommand)]
         verb: Option<LabVerb>,
     },
+    /// Do everything to a pair of nodes that can happen, ours and keepalived's, and measure
+    Faults {
+        /// Only these faults; `list` lists them
+        #[arg(value_name = "NAME", conflicts_with = "write")]
+        names: Vec<String>,
+        /// Write docs/faults.md
+        #[arg(long)]
+        write: bool,
+    },
     /// Run every ring of tests that can run here
     Test {
         /// Only tests whose names contain one of these
@@ -94,6 +104,7 @@ fn run(cli: &Cli) -> Result<()> {
         // --lab says what no --config means anyway.
         Verb::BuildAndLoad { config, lab: _ } => load::build_and_load(&paths, &packages, config.as_deref()),
         Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
+        Verb::Faults { names, write } => faults::faults(&paths, &packages, names, *write),
         Verb::Test { filters } => test::test(&paths, &packages, filters),
         Verb::Lint => lint::lint(&paths, &packages),
     }

@@ -70,6 +70,11 @@ impl Paths {
         self.target.join(Profile::Release.directory()).join("lab")
     }
 
+    /// The fault lab's.
+    pub fn faults(&self) -> PathBuf {
+        self.target.join(Profile::Release.directory()).join("faults")
+    }
+
     /// `path` as seen from the workspace, for messages.
     pub fn shown<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
