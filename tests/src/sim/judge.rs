@@ -204,8 +204,10 @@ impl Judge {
         if std::mem::replace(has_sent, true) || *state == State::Active {
             return Ok(());
         }
+        // What came while it was stalled in this very wake-up may count, or not.
+        let earliest_ns = self.timers[place].earliest_ns.min(*earliest_ns);
         let early_ns = earliest_ns.saturating_sub(local_ns);
-        watch.turn_ns = self.clocks[place].reaches(*earliest_ns);
+        watch.turn_ns = self.clocks[place].reaches(earliest_ns);
         self.totals.takeovers += 1;
         self.timers[place].fired(&self.plans[place]);
         if early_ns > 0 && !watch.may_resume {
