@@ -95,7 +95,7 @@ impl Timer {
 
     /// Whether nobody else seems to live when it fires.
     pub fn is_alone(&self) -> bool {
-        self.lives_until_ns.iter().all(|until_ns| *until_ns <= self.latest_ns)
+        self.lives_until_ns.iter().all(|until_ns| *until_ns <= self.fires_at_ns)
     }
 
     /// RFC 9568 6.4.2, an advert; `least_cs` is the shortest interval of all routers.
