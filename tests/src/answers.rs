@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::arp_probe::Question;
 
-/// This many answers in a row from one node, and the address is its own: 50 ms of questions.
-const IN_A_ROW: usize = 25;
+/// This many answers in a row from one node, and the address is its own: 10 ms of questions, where the shortest lease
+/// lasts 30.
+const IN_A_ROW: usize = 5;
 
 /// Questions that both nodes answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +125,9 @@ mod tests {
         assert_eq!(hand_overs(&asked(&words).1), HandOvers { count: 1, late: 3 });
         // Both for ever: it never goes over.
         assert_eq!(hand_overs(&asked(&["ab"; 40]).1), HandOvers { count: 0, late: 39 });
+        // A lease of 10 ms adverts, and the next one's.
+        let words = [["a"; 30].as_slice(), &["b"; 20], &["a"; 14], &["b"; 30]].concat();
+        assert_eq!(hand_overs(&asked(&words).1), HandOvers { count: 3, late: 0 });
         // For a moment.
         let words = [["a"; 30].as_slice(), &["ab", "b"], &["a"; 30]].concat();
         assert_eq!(hand_overs(&asked(&words).1), HandOvers { count: 2, late: 0 });

@@ -63,7 +63,7 @@ pub const FAULTS: &[Fault] = &[
     Fault { name: "stop-0.1s", title: "SIGSTOP for 0.1 s", length: ms(100), length_in_tests: Some(ms(100)), ..STOP },
     Fault { name: "stop-0.5s", title: "SIGSTOP for 0.5 s", length: ms(500), length_in_tests: Some(ms(500)), ..STOP },
     Fault { name: "stop-1s", title: "SIGSTOP for 1 s", length: ms(1000), ..STOP },
-    Fault { name: "stop-3s", title: "SIGSTOP for 3 s", length: ms(3000), length_in_tests: Some(ms(3000)), ..STOP },
+    Fault { name: "stop-3s", title: "SIGSTOP for 3 s", length: ms(3000), length_in_tests: Some(ms(2000)), ..STOP },
     Fault { name: "stop-10s", title: "SIGSTOP for 10 s", length: ms(10_000), length_in_tests: None, ..STOP },
     Fault {
         name: "freeze",
