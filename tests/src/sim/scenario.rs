@@ -207,7 +207,8 @@ impl Draw {
     }
 
     fn fault(&mut self, nodes: usize, unit_ns: u64) -> Fault {
-        let (at_ns, for_ns) = (self.below(40 * unit_ns), self.spread(unit_ns / 20, 12 * unit_ns));
+        // No process is started again within a millisecond.
+        let (at_ns, for_ns) = (self.below(40 * unit_ns), self.spread((unit_ns / 20).max(MS), 12 * unit_ns));
         Fault { at_ns, for_ns, kind: self.kind(nodes, unit_ns) }
     }
 

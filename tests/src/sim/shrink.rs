@@ -58,7 +58,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         }
     });
     for fault in 0..scenario.faults.len() {
-        with(&|scenario| scenario.faults[fault].for_ns /= 2);
+        with(&|scenario| scenario.faults[fault].for_ns = (scenario.faults[fault].for_ns / 2).max(super::MS));
         with(&|scenario| scenario.faults[fault].at_ns -= scenario.faults[fault].at_ns / 4);
     }
     found
