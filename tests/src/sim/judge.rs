@@ -325,11 +325,11 @@ impl Judge {
         if peer.is_some() {
             return settle_ns;
         }
-        // Two timers that fire at the same time: their adverts cross. And who is Active only because it does not hear a
+        // Two timers that fire at the same time, as far as it is known: their adverts cross. And who is Active only because it does not hear a
         // third router gives way when it hears the next.
         let apart_ns = self.watches[left].turn_ns.abs_diff(self.watches[right].turn_ns);
         let is_partition = |place| (0..self.plans.len()).any(|other| self.has_lost(place, other));
-        let is_crossing = apart_ns <= DELAY_MAX_NS + LATENCY_MAX_NS || is_partition(left) || is_partition(right);
+        let is_crossing = apart_ns <= ANSWER_NS || is_partition(left) || is_partition(right);
         if is_crossing { DELAY_MAX_NS } else { 0 }
     }
 }
