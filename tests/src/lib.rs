@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod arp_probe;
+pub mod budget;
 pub mod capture;
 pub mod client;
 pub mod crowd;
