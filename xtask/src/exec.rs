@@ -4,11 +4,14 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -73,6 +76,37 @@ pub fn run(command: &mut Command, purpose: &str) -> Result<()> {
 pub fn output_of(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What a command said, and how it ended.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// Its exit code; `None`: a signal killed it.
+    pub code: Option<i32>,
+    /// Standard output and standard error, as they came.
+    pub output: String,
+}
+
+/// Runs `command` with its output in the file `log`, and kills it when it takes longer than `patience`.
+pub fn capture(command: &mut Command, log: &Path, patience: Duration) -> Result<Captured> {
+    let failed = || format!("writing the output of {} to {}", describe(command), log.display());
+    let file = File::create(log).with_context(failed)?;
+    let copy = file.try_clone().with_context(failed)?;
+    let spawned = command.stdin(Stdio::null()).stdout(file).stderr(copy).spawn();
+    let mut child = spawned.with_context(|| format!("cannot run {}", describe(command)))?;
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().context("waiting for a command to end")? {
+            break status;
+        }
+        if started.elapsed() > patience {
+            child.kill().and_then(|()| child.wait()).context("killing a command that does not end")?;
+            bail!("{} did not end within {} s", describe(command), patience.as_secs_f64());
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let output = std::fs::read(log).with_context(|| format!("reading {}", log.display()))?;
+    Ok(Captured { code: status.code(), output: String::from_utf8_lossy(&output).into_owned() })
 }
 
 /// Becomes `command`, so that signals and the exit status are its own. Returns only on failure.

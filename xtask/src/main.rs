@@ -11,10 +11,13 @@ mod ledger;
 mod linker;
 mod lint;
 mod load;
+mod mirror;
+mod mutants;
 mod packages;
 mod paths;
 mod report;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 mod toolchain;
@@ -28,6 +31,7 @@ use clap::{Parser, Subcommand};
 use crate::lab::LabVerb;
 use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
+use crate::sim::SimOptions;
 
 #[derive(Parser)]
 #[command(
@@ -81,6 +85,8 @@ enum Verb {
         #[arg(value_name = "FILTER")]
         filters: Vec<String>,
     },
+    /// Many routers on a virtual clock, with the faults that each seed draws
+    Sim(SimOptions),
     /// Check formatting, lints, documentation and the project's own rules
     Lint,
 }
@@ -106,6 +112,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
         Verb::Faults { names, write } => faults::faults(&paths, &packages, names, *write),
         Verb::Test { filters } => test::test(&paths, &packages, filters),
+        Verb::Sim(options) => sim::sim(&paths, options),
         Verb::Lint => lint::lint(&paths, &packages),
     }
 }

@@ -75,6 +75,11 @@ impl Paths {
         self.target.join(Profile::Release.directory()).join("faults")
     }
 
+    /// The simulation.
+    pub fn sim(&self) -> PathBuf {
+        self.target.join(Profile::Release.directory()).join("sim")
+    }
+
     /// `path` as seen from the workspace, for messages.
     pub fn shown<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)

@@ -56,6 +56,12 @@ impl Report {
         }
     }
 
+    /// Counts the tests of a step that is not libtest's; `failures` names those that failed.
+    pub fn counted(&mut self, ring: Ring, counts: Counts, failures: impl IntoIterator<Item = String>) {
+        self.add(ring, counts);
+        self.failures.extend(failures);
+    }
+
     /// Counts a step that failed without a failing test: it did not build, or died.
     pub fn step_failed(&mut self, ring: Ring, what: String) {
         self.add(ring, Counts { failed: 1, ..Counts::default() });
@@ -273,6 +279,15 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             assert_eq!(counts_in(line), None, "{line}");
             assert_eq!(target_in(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_step_of_another_kind_counts_in_its_ring() {
+        let mut report = Report::default();
+        report.counted(Ring::Simulated, Counts { passed: 2, failed: 1, skipped: 0, seconds: 3.0 }, ["one".into()]);
+        report.counted(Ring::Simulated, Counts { passed: 4, ..Counts::default() }, []);
+        assert_eq!(report.rows, [(Ring::Simulated, Counts { passed: 6, failed: 1, skipped: 0, seconds: 3.0 })]);
+        assert_eq!((report.failed(), report.failures.as_slice()), (1, ["one".to_string()].as_slice()));
     }
 
     #[test]

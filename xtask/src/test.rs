@@ -18,6 +18,7 @@ use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
 use crate::report::{Report, Ring, ring_of_target};
 use crate::setup::{self, Need};
+use crate::sim;
 
 /// Runs all rings, of each the tests whose names contain one of `filters` (all without one).
 pub fn test(paths: &Paths, packages: &Packages, filters: &[String]) -> Result<()> {
@@ -33,6 +34,7 @@ pub fn test(paths: &Paths, packages: &Packages, filters: &[String]) -> Result<()
     if root && prepared.is_ok() {
         privileged(paths, filters, &mut report)?;
     }
+    sim::ring(paths, filters, &mut report);
     println!("\n{:.0} s in all, with setting up and building\n", started.elapsed().as_secs_f64());
     if !root {
         println!("skipped: rings 2 and 4 need root (run with sudo)");
