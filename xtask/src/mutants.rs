@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -50,10 +50,12 @@ pub struct Rig<'a> {
     pub tree: &'a Path,
     /// Builds the simulator.
     pub build: &'a dyn Fn() -> Command,
-    /// Runs it over all seeds.
-    pub run: &'a dyn Fn() -> Command,
-    /// Of the runs, the first.
+    /// Runs it over so many seeds.
+    pub run: &'a dyn Fn(u64) -> Command,
+    /// Where they begin.
     pub first_seed: u64,
+    /// How many a mutant may take.
+    pub seeds: u64,
     /// After which a run is given up: a defect can keep virtual time from passing.
     pub patience: Duration,
 }
@@ -81,8 +83,6 @@ pub struct Row {
     pub name: String,
     /// What came of it.
     pub outcome: Outcome,
-    /// How long it took, with building.
-    pub seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -118,9 +118,9 @@ impl Mutation {
 }
 
 impl Rig<'_> {
-    /// Makes sure that the simulator holds without a mutation: else it would catch them all.
-    pub fn check_unspoilt(&self) -> Result<()> {
-        match self.judge() {
+    /// Makes sure that the simulator holds over so many seeds without a mutation: else it would catch them all.
+    pub fn check_unspoilt(&self, seeds: u64) -> Result<()> {
+        match self.judge(seeds) {
             Outcome::Survived => Ok(()),
             Outcome::Caught { what, .. } => bail!("the simulator fails without a mutation: {what}"),
             Outcome::Broken(why) => bail!("without a mutation: {why}"),
@@ -129,9 +129,8 @@ impl Rig<'_> {
 
     /// Builds and runs one mutant, then takes the mutation back.
     pub fn try_one(&self, mutation: &Mutation) -> Row {
-        let started = Instant::now();
         let outcome = self.spoil_and_judge(mutation).unwrap_or_else(|error| Outcome::Broken(format!("{error:#}")));
-        Row { name: mutation.name.clone(), outcome, seconds: started.elapsed().as_secs_f64() }
+        Row { name: mutation.name.clone(), outcome }
     }
 
     fn spoil_and_judge(&self, mutation: &Mutation) -> Result<Outcome> {
@@ -139,27 +138,27 @@ impl Rig<'_> {
         for (name, text) in &changed {
             write_if_different(&self.tree.join(name), text.as_bytes())?;
         }
-        let outcome = self.judge();
+        let outcome = self.judge(self.seeds);
         for name in changed.keys() {
             write_if_different(&self.tree.join(name), exec::read(&self.root.join(name))?.as_bytes())?;
         }
         Ok(outcome)
     }
 
-    fn judge(&self) -> Outcome {
+    fn judge(&self, seeds: u64) -> Outcome {
         let built = exec::capture(&mut (self.build)(), &self.log(), BUILD_PATIENCE);
         match built {
             Ok(Captured { code: Some(0), .. }) => {}
             Ok(built) => return Outcome::Broken(format!("it does not build:\n{}", built.output)),
             Err(error) => return Outcome::Broken(format!("{error:#}")),
         }
-        match exec::capture(&mut (self.run)(), &self.log(), self.patience) {
+        match exec::capture(&mut (self.run)(seeds), &self.log(), self.patience) {
             Ok(ran) => verdict(&ran, self.first_seed),
             Err(error) => Outcome::Broken(format!("{error:#}")),
         }
     }
 
-    fn log(&self) -> std::path::PathBuf {
+    fn log(&self) -> PathBuf {
         self.tree.with_file_name("output")
     }
 }
@@ -186,19 +185,19 @@ fn verdict(ran: &Captured, first_seed: u64) -> Outcome {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, outcome, seconds } = self;
+        let Self { name, outcome } = self;
         let (seeds, what) = match outcome {
             Outcome::Caught { seeds, what } => (seeds.to_string(), what.as_str()),
             Outcome::Survived => ("-".into(), "NOT CAUGHT"),
             Outcome::Broken(why) => ("-".into(), why.as_str()),
         };
-        write!(f, "{seeds:>6} {seconds:>8.1}  {name:<NAME_WIDTH$}  {what}")
+        write!(f, "{seeds:>6}  {name:<NAME_WIDTH$}  {what}")
     }
 }
 
 /// The head of the table that rows make.
 pub fn head() -> String {
-    format!("{:>6} {:>8}  {:<NAME_WIDTH$}  {}", "seeds", "seconds", "mutation", "caught by")
+    format!("{:>6}  {:<NAME_WIDTH$}  {}", "seeds", "mutation", "caught by")
 }
 
 /// The longest name's length.

@@ -3,7 +3,6 @@
 //! Deliberately absent: the simulation, which is the program `sim` of the package failover-tests; and how a mutant is made
 //! and judged (`mutants.rs`).
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -52,12 +51,20 @@ pub fn sim(paths: &Paths, options: &SimOptions) -> Result<()> {
     }
     exec::run(build.args(PACKAGE), "building the simulation")?;
     let mut command = exec::command(paths.sim());
+    command.env("FAILOVER_COMMIT", commit(paths));
     for (name, value) in [("--seed", options.seed), ("--runs", options.runs), ("--first", options.first)] {
         if let Some(value) = value {
             command.arg(name).arg(value.to_string());
         }
     }
     Err(exec::replace(&mut command, "running the simulation"))
+}
+
+/// What a failing simulation says it was built from.
+pub fn commit(paths: &Paths) -> String {
+    let describe = ["describe", "--always", "--dirty", "--exclude=*"];
+    let name = exec::output_of(exec::command("git").current_dir(&paths.root).args(describe));
+    name.map_or("unknown".into(), |name| name.trim_end().to_string())
 }
 
 /// The mutants as a part of ring 3: those whose names contain one of `filters`.
@@ -103,41 +110,51 @@ fn try_mutants(paths: &Paths, mutations: &[Mutation], first: u64, runs: u64) -> 
         command.args(QUICK_BUILD.iter().flat_map(|setting| ["--config", setting])).args(PACKAGE);
         command
     };
-    let run = || {
-        let mut command: Command = exec::command(target.join("release/sim"));
+    let run = |runs: u64| {
+        let mut command = exec::command(target.join("release/sim"));
         command.args(["--first", &first.to_string(), "--runs", &runs.to_string()]);
         command
     };
-    let rig = Rig { root: &paths.root, tree: &tree, build: &build, run: &run, first_seed: first, patience: PATIENCE };
+    let (root, tree) = (&paths.root, &tree);
+    let rig = Rig { root, tree, build: &build, run: &run, first_seed: first, seeds: runs, patience: PATIENCE };
     exec::announce(&build());
-    exec::announce(&run());
-    rig.check_unspoilt()?;
-    println!("{runs} seeds hold without a mutation\n\n{}", mutants::head());
+    exec::announce(&run(runs));
+    println!("{}", mutants::head());
     let one = |mutation: &Mutation| {
         let row = rig.try_one(mutation);
         println!("{row}");
         row
     };
-    Ok(mutations.iter().map(one).collect())
+    let rows: Vec<Row> = mutations.iter().map(one).collect();
+    if let Some(most) = rows.iter().filter_map(Row::seeds).max() {
+        rig.check_unspoilt(most)?;
+        println!("seeds {first} to {} hold without a mutation", first + most - 1);
+    }
+    Ok(rows)
 }
 
 impl Row {
     fn is_caught(&self) -> bool {
-        matches!(self.outcome, Outcome::Caught { .. })
+        self.seeds().is_some()
+    }
+
+    fn seeds(&self) -> Option<u64> {
+        if let Outcome::Caught { seeds, .. } = self.outcome { Some(seeds) } else { None }
     }
 }
 
 const PACKAGE: [&str; 4] = ["--package", "failover-tests", "--bin", "sim"];
 /// Where seeds begin.
 const FIRST_SEED: u64 = 1;
-/// Seeds that a mutant may take. Many times what each does take, so that another change does not make one slip through.
-const MUTANT_RUNS: u64 = 2_000;
-/// A run takes seconds.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Seeds that a mutant may take: ten times what any does, so that none slips through when a change gives each seed another
+/// course. Those that are caught cost no more for it.
+const MUTANT_RUNS: u64 = 50_000;
+/// A run takes a minute at most.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The shipped semantics (no debug assertions), built anew in seconds: only what a mutation touches is compiled, and other
 /// people's crates hardly count for the time of a run.
 const QUICK_BUILD: [&str; 4] = [
-    "profile.release.opt-level=1",
+    "profile.release.opt-level=2",
     "profile.release.package.\"*\".opt-level=0",
     "profile.release.debug=false",
     "profile.release.incremental=true",

@@ -75,7 +75,7 @@ fn privileged(paths: &Paths, filters: &[String], report: &mut Report) -> Result<
     // One at a time: they share namespaces' names, pins and the machine's two or more cores.
     command.arg("--test-threads=1").args(filters);
     // What cannot run here fails; it is not skipped.
-    command.env("FAILOVER_REQUIRE", "1");
+    command.env("FAILOVER_REQUIRE", "1").env("FAILOVER_COMMIT", sim::commit(paths));
     step(name_artifacts(paths, &mut command), report, ring_of_target)
 }
 

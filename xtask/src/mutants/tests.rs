@@ -83,9 +83,9 @@ fn with_scripts(build: &str, run: &str, test: impl FnOnce(&Rig<'_>)) {
         command.args(["-c", text]).current_dir(&tree);
         command
     };
-    let (build, run) = (|| script(build), || script(run));
+    let (build, run) = (|| script(build), |_| script(run));
     let patience = Duration::from_millis(300);
-    test(&Rig { root: &root, tree: &tree, build: &build, run: &run, first_seed: 1, patience });
+    test(&Rig { root: &root, tree: &tree, build: &build, run: &run, first_seed: 1, seeds: 9, patience });
     assert_eq!(fs::read_to_string(tree.join("source")).unwrap(), "right", "the mutation is taken back");
 }
 
@@ -95,7 +95,7 @@ const RUN: &str = "if grep -q wrong built; then echo 'seed 4: two answer'; exit 
 #[test]
 fn a_mutant_is_caught_survives_or_does_not_build() {
     with_scripts(BUILD, RUN, |rig| {
-        rig.check_unspoilt().unwrap();
+        rig.check_unspoilt(9).unwrap();
         let outcome = |replace| rig.try_one(&mutation(&[edit("source", "right", replace)])).outcome;
         assert_eq!(outcome("wrong"), Outcome::Caught { seeds: 4, what: "two answer".into() });
         assert_eq!(outcome("odd"), Outcome::Survived);
@@ -111,18 +111,18 @@ fn a_mutant_is_caught_survives_or_does_not_build() {
 #[test]
 fn a_simulator_that_fails_by_itself_proves_nothing() {
     with_scripts(BUILD, "echo 'seed 1: two answer'; exit 1", |rig| {
-        let error = rig.check_unspoilt().unwrap_err();
+        let error = rig.check_unspoilt(9).unwrap_err();
         assert_eq!(error.to_string(), "the simulator fails without a mutation: two answer");
     });
     with_scripts("exit 1", RUN, |rig| {
-        assert!(rig.check_unspoilt().unwrap_err().to_string().contains("does not build"));
+        assert!(rig.check_unspoilt(9).unwrap_err().to_string().contains("does not build"));
     });
 }
 
 #[test]
 fn a_simulator_that_never_ends_is_killed() {
     with_scripts(BUILD, "if grep -q wrong built; then exec sleep 600; fi", |rig| {
-        rig.check_unspoilt().unwrap();
+        rig.check_unspoilt(9).unwrap();
         let outcome = rig.try_one(&mutation(&[edit("source", "right", "wrong")])).outcome;
         assert!(matches!(&outcome, Outcome::Broken(why) if why.contains("did not end within")), "{outcome:?}");
     });
