@@ -2,12 +2,15 @@
 //!
 //! Deliberately absent: what the values mean (`failover_common::abi`), and when they change.
 
+use std::collections::BTreeMap;
+
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use failover_common::abi::{
     FLOW_EVENTS, FLOWS, Flow, FlowEvent, FlowKey, FlowOrigin, HANDSHAKE_COUNT, HANDSHAKES, Handshake, HandshakeCount,
     RESET_BUDGET, ResetBudget,
 };
 use failover_userspace::dataplane::maps::{Raw, RawArray, RawHash};
+use zerocopy::{Immutable, IntoBytes, TryFromBytes};
 
 const KEY: usize = size_of::<FlowKey>();
 type RawBudget = Raw<{ size_of::<ResetBudget>() }>;
@@ -74,6 +77,16 @@ impl FlowMaps {
         self.flows.keys().count()
     }
 
+    /// All of them, in the keys' order.
+    pub fn all_flows(&self) -> BTreeMap<FlowKey, Flow> {
+        all(&self.flows)
+    }
+
+    /// Makes these known, and no others.
+    pub fn set_flows(&mut self, flows: &BTreeMap<FlowKey, Flow>) {
+        set_all(&mut self.flows, flows);
+    }
+
     /// A handshake, if it is remembered.
     pub fn handshake(&self, key: &FlowKey) -> Option<Handshake> {
         found(self.handshakes.get(&Raw::of(key), 0)).map(|raw| raw.read().expect("valid for any bytes"))
@@ -84,12 +97,19 @@ impl FlowMaps {
         self.handshakes.keys().count()
     }
 
+    /// All of them, in the keys' order.
+    pub fn all_handshakes(&self) -> BTreeMap<FlowKey, Handshake> {
+        all(&self.handshakes)
+    }
+
+    /// Remembers these, and no others, without counting them.
+    pub fn set_handshakes(&mut self, handshakes: &BTreeMap<FlowKey, Handshake>) {
+        set_all(&mut self.handshakes, handshakes);
+    }
+
     /// Forgets all handshakes, but not how many there were.
     pub fn forget_handshakes(&mut self) {
-        let keys: Vec<_> = self.handshakes.keys().map(|key| key.expect("HANDSHAKES can be walked")).collect();
-        for key in keys {
-            self.handshakes.remove(&key).expect("HANDSHAKES gives up an entry");
-        }
+        self.set_handshakes(&BTreeMap::new());
     }
 
     /// How many were ever remembered, and how many were not.
@@ -104,7 +124,11 @@ impl FlowMaps {
 
     /// Says how many were not.
     pub fn set_missed(&mut self, missed: u64) {
-        let count = HandshakeCount { missed, ..self.count() };
+        self.set_count(HandshakeCount { missed, ..self.count() });
+    }
+
+    /// Says how many were remembered and how many were not.
+    pub fn set_count(&mut self, count: HandshakeCount) {
         self.count.set(0, Raw::of(&count), 0).expect("HANDSHAKE_COUNT takes an entry");
     }
 
@@ -119,6 +143,21 @@ impl FlowMaps {
         let raw: Vec<RawBudget> = self.budgets().iter().map(|_| Raw::of(&budget)).collect();
         let values = PerCpuValues::try_from(raw).expect("one for each CPU");
         self.budgets.set(0, values, 0).expect("RESET_BUDGET takes an entry");
+    }
+}
+
+fn all<V: TryFromBytes + Immutable, const N: usize>(map: &RawHash<KEY, N>) -> BTreeMap<FlowKey, V> {
+    let entries = map.iter().map(|entry| entry.expect("the map can be walked"));
+    entries.map(|(key, value)| (key.read().expect("any bytes"), value.read().expect("declared values"))).collect()
+}
+
+fn set_all<V: IntoBytes + Immutable, const N: usize>(map: &mut RawHash<KEY, N>, values: &BTreeMap<FlowKey, V>) {
+    let keys: Vec<_> = map.keys().map(|key| key.expect("the map can be walked")).collect();
+    for key in keys {
+        map.remove(&key).expect("the map gives up an entry");
+    }
+    for (key, value) in values {
+        map.insert(Raw::of(key), Raw::of(value), 0).expect("the map takes an entry");
     }
 }
 

@@ -101,8 +101,13 @@ impl HostKernel {
 
     /// Points a virtual address to an index, which need not exist.
     pub fn add_vip(&mut self, key: &VipKey, index: u32) {
+        self.set_vip(key, &Vip { router: index, ..Vip::default() });
+    }
+
+    /// Makes a virtual address's entry this one.
+    pub fn set_vip(&mut self, key: &VipKey, vip: &Vip) {
         self.vips.retain(|(known, _)| known != key);
-        self.vips.push((*key, Cell::new(Vip { router: index, ..Vip::default() })));
+        self.vips.push((*key, Cell::new(*vip)));
     }
 
     /// Changes a virtual router's entry.
@@ -135,10 +140,10 @@ impl HostKernel {
         unsafe { *self.entries.handshake_count_ptr() }
     }
 
-    /// Says how many handshakes were missed.
-    pub fn set_missed(&mut self, missed: u64) {
+    /// Makes it this one.
+    pub fn set_handshake_count(&mut self, count: HandshakeCount) {
         // SAFETY: as in `handshake_count`.
-        unsafe { (*self.entries.handshake_count_ptr()).missed = missed };
+        unsafe { *self.entries.handshake_count_ptr() = count };
     }
 
     /// What was counted so far.
@@ -406,7 +411,7 @@ mod tests {
         assert_eq!(entry.last_advert_ns(), node.now_ns);
         assert_eq!(entry.heard(), node.entry(0).heard);
         entry.set_takeover(5);
-        node.set_missed(3);
+        node.set_handshake_count(HandshakeCount { remembered: 9, missed: 3 });
         entry.set_takeover(6);
         assert_eq!(node.entry(0).takeover, Takeover { at_ns: 6, missed_before: 3 });
     }

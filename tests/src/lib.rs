@@ -22,6 +22,8 @@ pub mod host_frame;
 pub mod host_kernel;
 pub mod keepalived;
 pub mod lab;
+pub mod map_state;
+pub mod mutation;
 pub mod netns;
 pub mod random;
 pub mod requirements;

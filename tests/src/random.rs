@@ -10,6 +10,22 @@ pub fn seed() -> u64 {
     std::env::var("FAILOVER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED)
 }
 
+/// Where choices come from: chance, or somebody's bytes.
+pub trait Choices {
+    /// A number below `end`, which is at least 1.
+    fn below(&mut self, end: usize) -> usize;
+
+    /// One of these.
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// True once in so many times.
+    fn chance(&mut self, of: usize) -> bool {
+        self.below(of) == 0
+    }
+}
+
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 pub struct Random(pub u64);
 
@@ -24,19 +40,16 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `end`, of which the first are the least bit likelier.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// True once in so many times.
-    pub fn chance(&mut self, of: usize) -> bool {
-        self.below(of) == 0
-    }
-
     /// That many bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+impl Choices for Random {
+    /// The first are the least bit likelier.
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
     }
 }
 

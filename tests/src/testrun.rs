@@ -12,8 +12,8 @@ use aya::maps::{Map, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 use failover_common::abi::{
-    COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, Lease, ROUTER_INDEX, RouterKey,
-    Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
+    COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, INTERFACES, Interface, Lease,
+    ROUTER_INDEX, RouterKey, Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter, XdpMode,
 };
 use failover_common::address::Address;
 use failover_common::lease::is_live;
@@ -33,6 +33,7 @@ const GROWTH: usize = 64;
 type Routers = RawArray<{ size_of::<VirtualRouter>() }>;
 type Vips = RawHash<{ size_of::<VipKey>() }, { size_of::<Vip>() }>;
 type Index = RawHash<{ size_of::<RouterKey>() }, 4>;
+type Interfaces = RawHash<4, { size_of::<Interface>() }>;
 type PerCpuCounters = PerCpuArray<MapData, Raw<{ size_of::<Counters>() }>>;
 
 /// What the program said about a frame.
@@ -94,6 +95,7 @@ pub struct TestRun {
     routers: Routers,
     vips: Vips,
     index: Index,
+    interfaces: Interfaces,
     counters: PerCpuCounters,
     events: RingBuf<MapData>,
     /// What is remembered of TCP connections.
@@ -125,8 +127,8 @@ impl TestRun {
             loader.load_file(&object).unwrap_or_else(|error| panic!("loading {}: {error}", object.display()));
         let infos = MAP_NAMES.into_iter().map(|name| (name, info(&ebpf, name))).collect();
         let mut take = |name| ebpf.take_map(name).unwrap_or_else(|| panic!("the object has no {name}"));
-        let (Map::Array(routers), Map::HashMap(vips), Map::HashMap(index)) =
-            (take(VIRTUAL_ROUTERS), take(VIPS), take(ROUTER_INDEX))
+        let (Map::Array(routers), Map::HashMap(vips), Map::HashMap(index), Map::HashMap(interfaces)) =
+            (take(VIRTUAL_ROUTERS), take(VIPS), take(ROUTER_INDEX), take(INTERFACES))
         else {
             panic!("a map is of another type");
         };
@@ -143,6 +145,7 @@ impl TestRun {
             routers: array(routers).expect("VIRTUAL_ROUTERS has this layout"),
             vips: hash(vips).expect("VIPS has this layout"),
             index: hash(index).expect("ROUTER_INDEX has this layout"),
+            interfaces: hash(interfaces).expect("INTERFACES has this layout"),
             counters,
             events,
             flows,
@@ -167,8 +170,18 @@ impl TestRun {
 
     /// Points a virtual address to an index, which need not exist.
     pub fn add_vip(&mut self, key: &VipKey, index: u32) {
-        let vip = Vip { router: index, ..Vip::default() };
-        self.vips.insert(Raw::of(key), Raw::of(&vip), 0).expect("VIPS takes an entry");
+        self.set_vip(key, &Vip { router: index, ..Vip::default() });
+    }
+
+    /// Makes a virtual address's entry this one.
+    pub fn set_vip(&mut self, key: &VipKey, vip: &Vip) {
+        self.vips.insert(Raw::of(key), Raw::of(vip), 0).expect("VIPS takes an entry");
+    }
+
+    /// Says how the program is attached to the loopback interface.
+    pub fn set_mode(&mut self, xdp_mode: XdpMode) {
+        let interface = Interface { name: [0; 16], xdp_mode, program_id: 0 };
+        self.interfaces.insert(Raw::of(&LOOPBACK), Raw::of(&interface), 0).expect("INTERFACES takes an entry");
     }
 
     /// Changes a virtual router's entry.
@@ -199,8 +212,12 @@ impl TestRun {
 
     /// An untagged virtual address of the loopback interface.
     pub fn vip(&self, address: [u8; 4]) -> Vip {
-        let key = VipKey { ifindex: LOOPBACK, vlan: 0, address: Address::from_ipv4(address) };
-        let raw = self.vips.get(&Raw::of(&key), 0).expect("the address is configured");
+        self.vip_of(&VipKey { ifindex: LOOPBACK, vlan: 0, address: Address::from_ipv4(address) })
+    }
+
+    /// Any virtual address.
+    pub fn vip_of(&self, key: &VipKey) -> Vip {
+        let raw = self.vips.get(&Raw::of(key), 0).expect("the address is configured");
         raw.read().expect("a Vip is valid for any bytes")
     }
 

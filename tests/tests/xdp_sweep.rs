@@ -7,97 +7,11 @@ use std::collections::BTreeMap;
 use failover_common::abi::{Heard, Lease, VirtualRouter};
 use failover_common::lease::is_live;
 use failover_tests::fixtures::{LONG_NS, backup, frame, frames, version_3};
-use failover_tests::random::{Random, seed};
+use failover_tests::mutation::make;
+use failover_tests::random::{Choices, Random, seed};
 use failover_tests::testrun::{LOOPBACK, Outcome, TestRun, Verdict, now_ns};
 
 const FRAMES: u32 = 20_000;
-/// The kernel runs no frame that is shorter than an Ethernet header.
-const LEN_MIN: usize = 14;
-/// Longer than any header that is read.
-const LEN_MAX: usize = 2_000;
-
-/// A frame: random bytes behind a random or a known EtherType, or a known frame with a few things changed.
-fn make(random: &mut Random, known: &[Vec<u8>]) -> Vec<u8> {
-    if random.chance(8) {
-        let more = if random.chance(10) { LEN_MAX - LEN_MIN } else { 100 };
-        let len = LEN_MIN + random.below(more);
-        let mut made = random.bytes(len);
-        if random.chance(2) {
-            made[12..14].copy_from_slice(&[[0x08, 0x00], [0x08, 0x06], [0x81, 0x00], [0x88, 0xa8]][random.below(4)]);
-        }
-        return made;
-    }
-    let mut made = known[random.below(known.len())].clone();
-    for _ in 0..random.below(4) {
-        change(&mut made, random, known);
-    }
-    // Without this, hardly any change of an advert would get past the checksums.
-    if random.chance(2) {
-        mend(&mut made);
-    }
-    made
-}
-
-fn change(made: &mut Vec<u8>, random: &mut Random, known: &[Vec<u8>]) {
-    let at = random.below(made.len());
-    match random.below(8) {
-        0 => made[at] = random.next() as u8,
-        1 => made[at] ^= 1 << random.below(8),
-        2 => made[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
-        // Where the headers are.
-        3 => {
-            let at = 12 + random.below(50);
-            if let Some(byte) = made.get_mut(at) {
-                *byte = random.next() as u8;
-            }
-        }
-        4 => made.truncate(at.max(LEN_MIN)),
-        5 => {
-            let len = random.below(80);
-            made.extend(random.bytes(len));
-        }
-        // Tags: one or two, of VLANs or of priority alone.
-        6 => {
-            let tag = [[0x81, 0x00, 0xa0, 0x00], [0x81, 0x00, 0x00, 0x0a], [0x88, 0xa8, 0x00, 0x00]][random.below(3)];
-            made.splice(12..12, tag);
-        }
-        // The link layer of one with the rest of another.
-        _ => {
-            let other = &known[random.below(known.len())];
-            made.truncate(LEN_MIN);
-            made.extend(&other[LEN_MIN..]);
-        }
-    }
-}
-
-/// Puts right checksums into what looks like an untagged IPv4 packet with VRRP in it. By RFC 1071's definition.
-fn mend(made: &mut [u8]) {
-    if made.len() < 34 || made[12..14] != [0x08, 0x00] {
-        return;
-    }
-    let message = 14 + usize::from(made[14] & 15) * 4;
-    if message < 34 || made.len() < message + 8 {
-        return;
-    }
-    made[24..26].fill(0);
-    let sum = internet_checksum(&made[14..message]);
-    made[24..26].copy_from_slice(&sum);
-    if made[23] == 112 {
-        let end = (message + 8 + usize::from(made[message + 3]) * 4).min(made.len());
-        made[message + 6..message + 8].fill(0);
-        let sum = internet_checksum(&made[message..end]);
-        made[message + 6..message + 8].copy_from_slice(&sum);
-    }
-}
-
-fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
-    let words = bytes.chunks(2).map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |low| u64::from(*low)));
-    let mut sum: u64 = words.sum();
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    (!(sum as u16)).to_be_bytes()
-}
 
 /// A lease that lives, or one of the ways in which it does not.
 fn lease(random: &mut Random, heard: &Heard) -> Lease {
