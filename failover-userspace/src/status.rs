@@ -27,7 +27,12 @@ impl Status {
     /// When nothing is loaded there, or another version's maps are.
     pub fn read(pin_path: &Path) -> anyhow::Result<Self> {
         let snapshot = Snapshot::read(pin_path)?;
-        Ok(Self { snapshot, controller_alive: pins::is_locked(pin_path), now_ns: clock::now_ns() })
+        Ok(Self::new(snapshot, pins::is_locked(pin_path), clock::now_ns()))
+    }
+
+    /// What `snapshot` says at `now_ns`, CLOCK_BOOTTIME nanoseconds.
+    pub fn new(snapshot: Snapshot, controller_alive: bool, now_ns: u64) -> Self {
+        Self { snapshot, controller_alive, now_ns }
     }
 
     fn lease_remaining_ns(&self, router: &VirtualRouter) -> u64 {

@@ -5,6 +5,9 @@
 //! `FAILOVER_SEED` takes the seed that a failure prints. Deliberately absent: what is right. Other tests say that.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use failover_common::abi::{COUNTER_NAMES, Event, FlowEvent, Heard};
@@ -19,6 +22,10 @@ use failover_tests::testrun::{LOOPBACK, TestRun, Verdict, now_ns};
 use rustix::thread::UnshareFlags;
 
 const NANO: u64 = 1_000_000_000;
+/// What the kernel runs: an Ethernet header at least, and a page with its own rest at most.
+const LEN: RangeInclusive<usize> = LEN_MIN..=3_000;
+/// An input of the fuzz target `frame_path` begins with that many bytes that choose the maps.
+const STATE: usize = 64;
 
 /// All that one frame did, with `now` as the time.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,6 +96,16 @@ fn times() -> [u64; 5] {
     [now_ns + 600 * NANO, now_ns.saturating_sub(30 * NANO), now_ns.saturating_sub(600 * NANO), u64::MAX, 0]
 }
 
+/// The frames that fuzzing found, by the names of their files.
+fn fuzzed() -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frame_path");
+    let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("the directory can be walked").path()).collect();
+    paths.sort();
+    let frame = |path: &PathBuf| fs::read(path).expect("it can be read").into_iter().skip(STATE).collect();
+    paths.iter().map(|path| (path.display().to_string(), frame(path))).collect()
+}
+
 /// Runs `test` where no socket is, not even a listener on all addresses.
 fn without_sockets(test: impl FnOnce() + Send + 'static) {
     let in_namespace = thread::spawn(|| {
@@ -154,13 +171,11 @@ fn agree(seed: u64, count: u32, mut next: impl FnMut(&mut Random) -> (String, Ve
 #[test]
 fn known_frames_do_the_same_loaded_and_on_the_host() {
     without_sockets(|| {
-        let known: Vec<_> = frames().filter(|(_, frame)| frame.len() >= LEN_MIN).collect();
+        let known: Vec<_> = frames().map(|(name, frame)| (name.to_owned(), frame)).chain(fuzzed()).collect();
+        let known: Vec<_> = known.into_iter().filter(|(_, frame)| LEN.contains(&frame.len())).collect();
         let rounds = 64;
         let mut in_order = known.iter().cycle();
-        agree(seed(), rounds * known.len() as u32, |_| {
-            let (name, frame) = in_order.next().expect("it never ends");
-            ((*name).into(), frame.clone())
-        });
+        agree(seed(), rounds * known.len() as u32, |_| in_order.next().expect("it never ends").clone());
     });
 }
 

@@ -154,6 +154,36 @@ pub fn program_candidates(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The same, then those that `cargo install` put where `PATH` may not lead.
+pub fn cargo_program_candidates(name: &str) -> Vec<PathBuf> {
+    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
+    let roots = [
+        env::var_os("CARGO_INSTALL_ROOT").map(PathBuf::from),
+        env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home),
+    ];
+    let in_cargo = roots.into_iter().flatten().map(|root| root.join("bin").join(name));
+    program_candidates(name).into_iter().chain(in_cargo.filter(|path| is_executable(path))).collect()
+}
+
+/// `words`, which begin with `cargo install`, for a program that runs on this host: built with the active compiler,
+/// whatever the caller builds for, and away from this workspace's `.cargo/config.toml`.
+pub fn cargo_install(words: &str) -> Command {
+    let mut command = cargo();
+    command.args(words.split_whitespace().skip(1)).arg("--force").current_dir("/");
+    for name in [
+        "RUSTC",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_BOOTSTRAP",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Whether `path` is a file that somebody may execute.
 pub fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)

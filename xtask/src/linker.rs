@@ -34,16 +34,13 @@ pub fn find_or_install(llvm: u32, packages: &Packages) -> Result<PathBuf> {
 }
 
 fn find(llvm: u32, refused: &mut Vec<String>) -> Option<PathBuf> {
-    let in_cargo = cargo_bin_directories().into_iter().map(|directory| directory.join("bpf-linker"));
-    exec::program_candidates("bpf-linker").into_iter().chain(in_cargo.filter(|path| exec::is_executable(path))).find(
-        |path| match why_not(path, llvm) {
-            None => true,
-            Some(reason) => {
-                refused.push(format!("{}: {reason}", path.display()));
-                false
-            }
-        },
-    )
+    exec::cargo_program_candidates("bpf-linker").into_iter().find(|path| match why_not(path, llvm) {
+        None => true,
+        Some(reason) => {
+            refused.push(format!("{}: {reason}", path.display()));
+            false
+        }
+    })
 }
 
 /// Why this bpf-linker will not do.
@@ -85,23 +82,8 @@ fn install(llvm: u32, packages: &Packages) -> Result<()> {
         }
     };
     eprintln!("installing bpf-linker {VERSION} with cargo (it links the XDP program; about a minute)");
-    let mut command = exec::cargo();
-    command.args(install_words(llvm).split_whitespace().skip(1)).arg("--force");
+    let mut command = exec::cargo_install(&install_words(llvm));
     command.env("LLVM_PREFIX", prefix);
-    // It is a program for this host, built with the active compiler, whatever the caller builds for.
-    for name in [
-        "RUSTC",
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "RUSTC_BOOTSTRAP",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "CARGO_BUILD_TARGET",
-        "CARGO_TARGET_DIR",
-    ] {
-        command.env_remove(name);
-    }
-    // Away from this workspace's .cargo/config.toml.
-    command.current_dir("/");
     exec::run(&mut command, "installing bpf-linker")
 }
 
@@ -128,16 +110,6 @@ fn is_llvm(prefix: &Path, llvm: u32) -> bool {
     // Debian's LLVM counts polly among its libraries, but ships it apart.
     let complete = prefix.join("lib/libPolly.a").exists() || !prefix.starts_with("/usr/lib/");
     complete && std::fs::read_to_string(header).is_ok_and(|text| text.lines().any(|line| line.trim_end() == define))
-}
-
-/// Where `cargo install` puts programs.
-fn cargo_bin_directories() -> Vec<PathBuf> {
-    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
-    [env::var_os("CARGO_INSTALL_ROOT").map(PathBuf::from), env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)]
-        .into_iter()
-        .flatten()
-        .map(|root| root.join("bin"))
-        .collect()
 }
 
 /// LLVM's major version among the libraries that `ldd` lists: `libLLVM.so.22.1`, `libLLVM-18.so`.

@@ -6,11 +6,13 @@
 mod compile;
 mod exec;
 mod faults;
+mod fuzz;
 mod lab;
 mod ledger;
 mod linker;
 mod lint;
 mod load;
+mod miri;
 mod mirror;
 mod mutants;
 mod packages;
@@ -87,6 +89,14 @@ enum Verb {
     },
     /// Many routers on a virtual clock, with the faults that each seed draws
     Sim(SimOptions),
+    /// Feed a fuzz target with whatever libFuzzer thinks of, until it fails or the time is over
+    Fuzz {
+        /// Which: a file of tests/fuzz/fuzz_targets
+        target: String,
+        /// Stop after this time; without it, on Ctrl-C
+        #[arg(long, value_name = "N")]
+        seconds: Option<u64>,
+    },
     /// Check formatting, lints, documentation and the project's own rules
     Lint,
 }
@@ -113,6 +123,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Faults { names, write } => faults::faults(&paths, &packages, names, *write),
         Verb::Test { filters } => test::test(&paths, &packages, filters),
         Verb::Sim(options) => sim::sim(&paths, options),
+        Verb::Fuzz { target, seconds } => fuzz::fuzz(&paths, &packages, target, *seconds),
         Verb::Lint => lint::lint(&paths, &packages),
     }
 }

@@ -68,6 +68,17 @@ impl Report {
         self.failures.push(what);
     }
 
+    /// Counts a step that is no program of libtest's, by the seconds it took.
+    pub fn step_passed(&mut self, ring: Ring, seconds: f64) {
+        self.add(ring, Counts { passed: 1, seconds, ..Counts::default() });
+    }
+
+    /// Counts a step that cannot run here; `what` says why.
+    pub fn step_skipped(&mut self, ring: Ring, what: String) {
+        self.add(ring, Counts { skipped: 1, ..Counts::default() });
+        self.skips.push(what);
+    }
+
     /// The test program that was announced last.
     pub fn target(&self) -> &str {
         &self.target
@@ -296,5 +307,14 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         report.step_failed(Ring::Namespaces, "cargo test did not build".into());
         assert_eq!(report.failed(), 1);
         assert!(report.to_string().contains("failed: cargo test did not build"));
+    }
+
+    #[test]
+    fn a_step_without_libtest_counts_as_one_test() {
+        let mut report = Report::default();
+        report.step_passed(Ring::Plain, 1.5);
+        report.step_skipped(Ring::Plain, "miri: not installed".into());
+        assert_eq!(report.rows, [(Ring::Plain, Counts { passed: 1, failed: 0, skipped: 1, seconds: 1.5 })]);
+        assert!(report.to_string().contains("\nskipped: miri: not installed\n"));
     }
 }

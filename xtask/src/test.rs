@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::compile::{self, Host};
 use crate::exec;
+use crate::fuzz;
 use crate::lab::name_artifacts;
+use crate::miri;
 use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
 use crate::report::{Report, Ring, ring_of_target};
@@ -31,6 +33,8 @@ pub fn test(paths: &Paths, packages: &Packages, filters: &[String]) -> Result<()
         report.step_failed(Ring::Namespaces, "rings 2 and 4: see the error above".into());
     }
     plain(paths, filters, &mut report)?;
+    miri::test(paths, filters, &mut report)?;
+    fuzz::test(paths, packages, filters, &mut report)?;
     if root && prepared.is_ok() {
         privileged(paths, filters, &mut report)?;
     }
@@ -80,7 +84,7 @@ fn privileged(paths: &Paths, filters: &[String], report: &mut Report) -> Result<
 }
 
 /// Runs one cargo command, its output on the terminal and in the report.
-fn step(command: &mut Command, report: &mut Report, ring_of: fn(&str) -> Ring) -> Result<()> {
+pub fn step(command: &mut Command, report: &mut Report, ring_of: fn(&str) -> Ring) -> Result<()> {
     exec::announce(command);
     let before = report.failed();
     let status = stream(command, |line| report.line(line, ring_of))?;

@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 
 use message::{Answer, INET, INET6, Messages, Request, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, Socket};
 
-mod message;
+pub mod message;
 
 /// ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING, by their numbers in the kernel's tcp_states.h.
 /// Not LISTEN and TIME_WAIT, nor the states of a handshake.

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -53,15 +53,15 @@ impl End {
 }
 
 /// The frames that come in.
-pub struct Reader {
-    stream: OwnedReadHalf,
+pub struct Reader<R = OwnedReadHalf> {
+    stream: R,
     seal: Seal,
     frame: Vec<u8>,
 }
 
-impl Reader {
+impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads what was sealed with that key.
-    pub fn new(stream: OwnedReadHalf, seal: Seal) -> Self {
+    pub fn new(stream: R, seal: Seal) -> Self {
         Self { stream, seal, frame: Vec::new() }
     }
 

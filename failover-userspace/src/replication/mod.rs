@@ -11,8 +11,8 @@
 //!
 //! Deliberately absent: where flows come from and what becomes of them, which is the [`Store`]; and the configuration.
 
-mod auth;
-mod link;
+pub mod auth;
+pub mod link;
 mod listener;
 mod node;
 mod outbox;
@@ -20,7 +20,7 @@ mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub mod wire;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};

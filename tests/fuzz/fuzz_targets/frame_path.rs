@@ -1,0 +1,4 @@
+//! `frame_path` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| failover_fuzz::frame_path(bytes));

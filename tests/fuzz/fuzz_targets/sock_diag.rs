@@ -1,0 +1,4 @@
+//! `sock_diag` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| failover_fuzz::sock_diag(bytes));

@@ -1,0 +1,4 @@
+//! `wire` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| failover_fuzz::wire(bytes));
