@@ -16,6 +16,8 @@ pub struct Outcome {
     pub asked: usize,
     /// See there.
     pub unanswered: usize,
+    /// The longest time between two questions: what the observer itself missed.
+    pub pause: Duration,
     /// Answers to ARP of edge-a and edge-b.
     pub arp: [usize; 2],
     /// Answers to UDP of edge-a and edge-b.

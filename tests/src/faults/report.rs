@@ -123,15 +123,17 @@ fn details(played: &Played) -> String {
         Played::Seen(outcome) => outcome,
         Played::Impossible(reason) => return format!("not possible here: {reason}"),
     };
-    let Outcome { asked, unanswered, arp: [arp_a, arp_b], udp: [udp_a, udp_b], hand_overs, became_active, .. } =
-        outcome;
+    let Outcome {
+        asked, unanswered, pause, arp: [arp_a, arp_b], udp: [udp_a, udp_b], hand_overs, became_active, ..
+    } = outcome;
     format!(
-        "outage {}; both answered {}; alone again {}; {asked} ARP questions, {unanswered} of them without an answer, {arp_a} \
+        "outage {}; both answered {}; alone again {}; {asked} ARP questions, at most {} apart, {unanswered} of them without an answer, {arp_a} \
          answers from edge-a and {arp_b} from edge-b; UDP {udp_a} and {udp_b}; the address went over {} times, with {} late \
          answers; a node became Active {became_active} times; witness: {}",
         ms(outcome.outage),
         both(played),
         alone(played),
+        ms(*pause),
         hand_overs.count,
         hand_overs.late,
         outcome.witness
@@ -166,6 +168,7 @@ What is done to the Active of a pair of nodes, and what a client sees of it: fai
 - *alone again*: from where it heals until edge-a is the only one that answers. It takes the address back, so that after a takeover this includes its own 341 ms of listening.
 - *late answers*: of the node before, after the first of the next one.
 - What asks and what serves is scheduled before everything else (SCHED_DEADLINE), so that no figure is its own want of CPU.
+  How far apart the observer's questions were at most says how well that went.
   Both nodes, and all else, share one machine: what starves the Active starves the Backup, unless said.
 - Each fault has a witness that it bit, at the end of its lines below.
 

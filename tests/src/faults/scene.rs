@@ -104,6 +104,7 @@ impl Scene {
             outage: self.udp.outage(self.began),
             asked: questions.len(),
             unanswered: questions.iter().filter(|question| question.answers.is_empty()).count(),
+            pause: questions.windows(2).map(|pair| pair[1].asked - pair[0].asked).max().unwrap_or_default(),
             arp: [self.mac_a, self.mac_b].map(|mac| answers_of(&questions, mac).len()),
             udp: [b'a', b'b'].map(|mark| self.udp.count(self.began, mark)),
             during: doubles(during),
