@@ -47,7 +47,7 @@ pub fn doubles(questions: &[Question]) -> Doubles {
     doubles
 }
 
-/// Follows the address from node to node. One that answers [`IN_A_ROW`] times has it; until then, answers of the one
+/// Follows the address from node to node. One that answers five times in a row has it; until then, answers of the one
 /// that had it are late.
 pub fn hand_overs(questions: &[Question]) -> HandOvers {
     let mut answers: Vec<_> = questions.iter().flat_map(|question| &question.answers).copied().collect();
