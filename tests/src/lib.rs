@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod arp_probe;
+pub mod bench;
 pub mod budget;
 pub mod capture;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod host_frame;
 pub mod host_kernel;
 pub mod keepalived;
 pub mod lab;
+pub mod machine;
 pub mod map_state;
 pub mod mutation;
 pub mod netns;

@@ -3,6 +3,7 @@
 //! xtask finds or installs what a verb needs, then calls cargo and the project's programs. It links none of the
 //! project's crates, so it builds in seconds and works before they do.
 
+mod bench;
 mod compile;
 mod exec;
 mod faults;
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchOptions;
 use crate::lab::LabVerb;
 use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
@@ -81,6 +83,8 @@ enum Verb {
         #[arg(long)]
         write: bool,
     },
+    /// Measure ours beside keepalived and the kernel's own stack, and write docs/benchmarks.md
+    Bench(BenchOptions),
     /// Run every ring of tests that can run here
     Test {
         /// Only tests whose names contain one of these
@@ -121,6 +125,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::BuildAndLoad { config, lab: _ } => load::build_and_load(&paths, &packages, config.as_deref()),
         Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
         Verb::Faults { names, write } => faults::faults(&paths, &packages, names, *write),
+        Verb::Bench(options) => bench::bench(&paths, &packages, options),
         Verb::Test { filters } => test::test(&paths, &packages, filters),
         Verb::Sim(options) => sim::sim(&paths, options),
         Verb::Fuzz { target, seconds } => fuzz::fuzz(&paths, &packages, target, *seconds),

@@ -75,6 +75,11 @@ impl Paths {
         self.target.join(Profile::Release.directory()).join("faults")
     }
 
+    /// The bench.
+    pub fn bench(&self) -> PathBuf {
+        self.target.join(Profile::Release.directory()).join("bench")
+    }
+
     /// The simulation.
     pub fn sim(&self) -> PathBuf {
         self.target.join(Profile::Release.directory()).join("sim")

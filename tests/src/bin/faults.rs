@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use failover_tests::faults::{FAULTS, Fault, Played, Row, Scene, System, conditions, document, lines};
+use failover_tests::faults::{FAULTS, Fault, Played, Row, Scene, System, document, lines};
+use failover_tests::machine::conditions;
 use failover_tests::requirements::Built;
 
 /// Does every fault to a pair of nodes, ours and keepalived's.

@@ -22,7 +22,7 @@ use anyhow::Result;
 
 pub use node::System;
 pub use outcome::Outcome;
-pub use report::{Row, conditions, document, lines};
+pub use report::{Row, document, lines};
 pub use scene::{Played, Scene};
 pub use table::FAULTS;
 

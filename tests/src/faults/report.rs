@@ -1,14 +1,10 @@
 //! The table of faults for a terminal, and as a document.
 
 use std::fmt::Write;
-use std::fs;
 use std::time::Duration;
 
-use rustix::system::uname;
-
 use crate::faults::{Fault, Group, Outcome, Played};
-use crate::hogs::cores;
-use crate::netns::run;
+use crate::machine::conditions;
 
 /// One fault, done to ours and to keepalived.
 pub struct Row {
@@ -22,21 +18,6 @@ pub struct Row {
 
 /// An outage that the instruments may have made themselves.
 const UNSEEN: Duration = Duration::from_millis(20);
-
-/// The machine, in one line.
-pub fn conditions() -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, model)| model));
-    let keepalived = run("sh", &["-c", "keepalived --version 2>&1"]).unwrap_or_default();
-    let version = keepalived.split_whitespace().nth(1).unwrap_or("of unknown version").trim_start_matches('v');
-    let kernel = uname();
-    format!(
-        "{} cores ({}), Linux {}, keepalived {version}",
-        cores(),
-        model.unwrap_or("of unknown make"),
-        kernel.release().to_string_lossy()
-    )
-}
 
 /// A row for a terminal.
 pub fn lines(row: &Row) -> String {
