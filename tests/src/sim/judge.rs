@@ -4,7 +4,8 @@
 //! 2. No Backup advertises; nobody becomes Active before the RFC lets it.
 //! 3. No lease outlives three intervals of the last advert that left.
 //! 4. While a node is well and the RFC says that it is its turn, somebody answers: after a millisecond, or the hold.
-//! 5. In the end there is one, and it stays (`world`).
+//! 5. An Active that was stalled past its lease does not depose who serves by then.
+//! 6. In the end there is one, and it stays (`world`).
 //!
 //! Deliberately absent: the RFC's timers (`timer`), and anything that changes what happens.
 
@@ -13,7 +14,7 @@ use failover_common::abi::State;
 use super::clock::Clock;
 use super::peer::Advert;
 use super::scenario::{DELAY_MAX_NS, LATENCY_MAX_NS, NodePlan, Scenario, Time};
-use super::timer::Timer;
+use super::timer::{Timer, rfc};
 use super::{MS, Totals};
 
 /// What the hold before preempting, or after having been late, may cost (ARCHITECTURE.md, invariants 4 and 5).
@@ -43,9 +44,24 @@ struct Watch {
     turn_ns: u64,
     /// When its last advert left, by its own clock.
     sent_at_ns: Option<u64>,
-    /// The wake-up that is going on: the state before, the timer then, whether it advertised.
-    now: Option<(State, u64, bool)>,
+    /// When its kernel heard, after its last lease, that another serves: since when a Backup's timer would run, by its own
+    /// clock.
+    displaced_at_ns: Option<u64>,
+    now: Option<Turn>,
     may_resume: bool,
+}
+
+/// A wake-up of a controller that is going on.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// The state before.
+    state: State,
+    /// The timer then.
+    earliest_ns: u64,
+    has_sent: bool,
+    /// Its lease ran out and its kernel heard since that another serves: it is no Active any more, whoever is the better
+    /// one, and has to wait as a Backup does (README, promise 3). By its own clock; 0: that is not so.
+    listens_until_ns: u64,
 }
 
 /// Whether adverts between two nodes arrive.
@@ -123,6 +139,22 @@ impl Judge {
     pub fn heard(&mut self, place: usize, local_ns: u64, advert: &Advert) {
         let least_cs = self.plans.iter().map(|plan| plan.interval_cs).min().unwrap_or(advert.interval_cs);
         self.timers[place].hears(self.version, &self.plans[place], local_ns, advert, least_cs);
+        self.notes_who_serves(place, local_ns, advert);
+    }
+
+    fn notes_who_serves(&mut self, place: usize, local_ns: u64, advert: &Advert) {
+        let wins = self.wins(place, advert.from);
+        let lease_ns = 3 * self.plans[place].interval_ns();
+        let watch = &mut self.watches[place];
+        if watch.sent_at_ns.is_none_or(|sent_at_ns| local_ns < sent_at_ns + lease_ns) {
+            return;
+        }
+        watch.displaced_at_ns = match (advert.priority, wins) {
+            // Who has heard a release waits no longer than the skew, from then on. Who has heard a better router deposes
+            // nobody, whatever it says.
+            (0, _) | (_, false) => Some(0),
+            (_, true) => watch.displaced_at_ns.or(Some(local_ns)),
+        };
     }
 
     /// Whether the node answered at the last look.
@@ -169,9 +201,15 @@ impl Judge {
         *self.contact(from, to) = Contact::Mending { until_ns: until_ns + reading_ns };
     }
 
-    /// A node's controller is about to do something.
-    pub fn controller_begins(&mut self, place: usize, state: State) {
-        self.watches[place].now = Some((state, self.timers[place].earliest_ns, false));
+    /// A node's controller is about to do something; `held`: its kernel has a lease of it, live or over.
+    pub fn controller_begins(&mut self, place: usize, state: State, held: bool) {
+        let NodePlan { priority, interval_cs, .. } = self.plans[place];
+        let down_ns = rfc::active_down_ns(self.version, priority, interval_cs);
+        let watch = &mut self.watches[place];
+        let displaced_at_ns = watch.displaced_at_ns.filter(|_| held && state == State::Active);
+        let listens_until_ns = displaced_at_ns.map_or(0, |at_ns| at_ns + down_ns);
+        let earliest_ns = self.timers[place].earliest_ns;
+        watch.now = Some(Turn { state, earliest_ns, has_sent: false, listens_until_ns });
     }
 
     /// It has done it.
@@ -179,14 +217,14 @@ impl Judge {
         let now = self.watches[place].now.take();
         let timer = &mut self.timers[place];
         match now {
-            Some((State::Active, ..)) if state == State::Backup => timer.begins_again(&self.plans[place]),
-            Some((State::Initialize | State::Fault, ..)) if state == State::Backup => {
+            Some(Turn { state: State::Active, .. }) if state == State::Backup => timer.begins_again(&self.plans[place]),
+            Some(Turn { state: State::Initialize | State::Fault, .. }) if state == State::Backup => {
                 timer.may_begin(self.version, &self.plans[place], local_ns);
             }
             _ => {}
         }
         match now {
-            Some((before, _, true)) if before != State::Active && state != State::Active => {
+            Some(Turn { state: before, has_sent: true, .. }) if before != State::Active && state != State::Active => {
                 Err(format!("node {place} advertised as {state:?}"))
             }
             _ => Ok(()),
@@ -199,13 +237,16 @@ impl Judge {
             return Ok(());
         }
         let watch = &mut self.watches[place];
-        watch.sent_at_ns = Some(local_ns);
-        let Some((state, earliest_ns, has_sent)) = watch.now.as_mut() else { return Ok(()) };
-        if std::mem::replace(has_sent, true) || *state == State::Active {
+        (watch.sent_at_ns, watch.displaced_at_ns) = (Some(local_ns), None);
+        let Some(turn) = watch.now.as_mut() else { return Ok(()) };
+        if local_ns < turn.listens_until_ns {
+            return Err(format!("node {place} deposes who took over while it was stalled"));
+        }
+        if std::mem::replace(&mut turn.has_sent, true) || turn.state == State::Active {
             return Ok(());
         }
         // What came while it was stalled in this very wake-up may count, or not.
-        let earliest_ns = self.timers[place].earliest_ns.min(*earliest_ns);
+        let earliest_ns = self.timers[place].earliest_ns.min(turn.earliest_ns);
         let early_ns = earliest_ns.saturating_sub(local_ns);
         watch.turn_ns = self.clocks[place].reaches(earliest_ns);
         self.totals.takeovers += 1;

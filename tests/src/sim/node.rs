@@ -258,7 +258,8 @@ impl Simulation<'_> {
     fn run_controller(&self, place: usize, run: impl FnOnce()) {
         let node = self.ours(place);
         let before = node.state.get();
-        self.judge().controller_begins(place, before);
+        let held = node.lease_until_ns() > 0;
+        self.judge().controller_begins(place, before, held);
         run();
         let after = node.reported();
         if node.state.replace(after) != after {
