@@ -39,6 +39,11 @@ impl FrameSocket {
         })
     }
 
+    /// The socket itself, for whoever reads it in another way.
+    pub fn into_socket(self) -> Socket {
+        self.0
+    }
+
     /// Sends one frame.
     ///
     /// # Errors

@@ -42,10 +42,18 @@ impl Keepalived {
     /// # Errors
     /// When it cannot be started.
     pub fn start(netns: &Netns, directory: &Path, instance: &Instance<'_>) -> Result<Self> {
+        Self::start_with(netns, directory, &configuration(instance))
+    }
+
+    /// Starts keepalived with this configuration.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(netns: &Netns, directory: &Path, configuration: &str) -> Result<Self> {
         let name = netns.name();
         let file = |extension: &str| directory.join(format!("{name}.{extension}"));
         let config = file("conf");
-        fs::write(&config, configuration(instance))?;
+        fs::write(&config, configuration)?;
         let pids = [file("main.pid"), file("vrrp.pid")];
         let mut new = Self { netns: name.into(), config, pids, log: file("keepalived.log"), child: None };
         new.start_again()?;
@@ -59,7 +67,7 @@ impl Keepalived {
     pub fn start_again(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Netns::existing(&self.netns).command("keepalived");
-        command.args(["--dont-fork", "--vrrp", "--log-console", "--log-detail"]).arg("--use-file").arg(&self.config);
+        command.args(["--dont-fork", "--vrrp", "--log-console"]).arg("--use-file").arg(&self.config);
         command.arg("--pid").arg(&self.pids[0]).arg("--vrrp_pid").arg(&self.pids[1]);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         self.child = Some(child.with_context(|| format!("starting {command:?}"))?);

@@ -27,6 +27,8 @@ use crate::requirements::Built;
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The nodes' and the client's interface.
 pub const INTERFACE: &str = "eth0";
+/// Their second one, where a lab has two networks.
+pub const INTERFACE_2: &str = "eth1";
 
 /// The client's name.
 const CLIENT: &str = "client";
@@ -119,17 +121,37 @@ impl Lab {
     /// # Errors
     /// When one of the commands fails.
     pub fn connect(&self, name: &str) -> Result<()> {
+        self.plug(name, INTERFACE, name, "br0")
+    }
+
+    /// A second network for nodes and client: `eth1` on a switch of its own, whose ports are named `edge-a-1` and so on.
+    ///
+    /// # Errors
+    /// When one of the commands fails.
+    pub fn add_network(&self) -> Result<()> {
+        self.switch.ip(&["link", "add", "br1", "type", "bridge", "mcast_snooping", "0"])?;
+        self.switch.ip(&["link", "set", "br1", "up"])?;
+        for (name, address) in
+            [("edge-a", "198.51.100.1/24"), ("edge-b", "198.51.100.2/24"), (CLIENT, "198.51.100.100/24")]
+        {
+            self.plug(name, INTERFACE_2, &format!("{name}-1"), "br1")?;
+            self.station(name)?.ip(&["address", "add", address, "dev", INTERFACE_2])?;
+        }
+        Ok(())
+    }
+
+    fn plug(&self, name: &str, interface: &str, port: &str, bridge: &str) -> Result<()> {
         let station = self.station(name)?;
-        station.ip(&["link", "add", INTERFACE, "type", "veth", "peer", "name", name, "netns", self.switch.name()])?;
-        self.switch.ip(&["link", "set", name, "master", "br0"])?;
-        self.attach_pass(name)?;
-        self.switch.ip(&["link", "set", name, "up"])?;
+        station.ip(&["link", "add", interface, "type", "veth", "peer", "name", port, "netns", self.switch.name()])?;
+        self.switch.ip(&["link", "set", port, "master", bridge])?;
+        self.attach_pass(port)?;
+        self.switch.ip(&["link", "set", port, "up"])?;
         // A veth leaves checksums to be filled in by nobody; frames on a wire have them. The nodes' are judged, so they
         // are whole; the client's stay as a guest of the same host sends them.
         if name != CLIENT {
-            finish(station.command("ethtool").args(["-K", INTERFACE, "tx", "off"]))?;
+            finish(station.command("ethtool").args(["-K", interface, "tx", "off"]))?;
         }
-        station.ip(&["link", "set", INTERFACE, "up"])?;
+        station.ip(&["link", "set", interface, "up"])?;
         Ok(())
     }
 

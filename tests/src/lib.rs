@@ -32,6 +32,7 @@ pub mod requirements;
 pub mod segment;
 pub mod sim;
 pub mod stage;
+pub mod tape;
 pub mod testrun;
 pub mod udp;
 pub mod wait;

@@ -1,38 +1,111 @@
-//! Deliberately absent: all of it, so far.
+//! What many virtual routers cost, and how long many addresses take to move: ours and keepalived's, in turn.
+//!
+//! `pair` sets up, `load` watches a steady pair, `takeover` cuts the Active's cable, `cost` counts, `section` tells.
+//! Deliberately absent: other makes' configuration tricks. Each has what its users have by default.
 
-use anyhow::{Result, bail};
+mod cost;
+mod load;
+mod pair;
+mod section;
+mod takeover;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::plot::Plot;
-use super::{Bar, Effort};
+use super::Effort;
 use crate::requirements::Built;
+
+pub use cost::Used;
+pub use load::{Daemon, Load, Punctuality};
+pub use section::{bars, plots, section};
+pub use takeover::{Round, Takeover};
+
+/// Whose daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum System {
+    /// failover
+    Ours,
+    /// The real keepalived.
+    Keepalived,
+}
+
+/// How both nodes are set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Virtual routers.
+    pub routers: usize,
+    /// Addresses of all of them together.
+    pub addresses: usize,
+    /// Between two adverts of each.
+    pub interval_ms: u32,
+}
 
 /// Raw results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Results {}
+pub struct Results {
+    /// Steady pairs.
+    pub loads: Vec<Load>,
+    /// Takeovers.
+    pub takeovers: Vec<Takeover>,
+}
+
+/// What is measured, and how long.
+struct Plan {
+    loads: Vec<Setting>,
+    load_rounds: u32,
+    window: Duration,
+    takeovers: Vec<Setting>,
+    takeover_rounds: u32,
+}
+
+impl Plan {
+    fn of(effort: Effort) -> Self {
+        let setting = |routers, addresses, interval_ms| Setting { routers, addresses, interval_ms };
+        match effort {
+            Effort::Quick => Self {
+                loads: vec![setting(8, 8, 100)],
+                load_rounds: 1,
+                window: Duration::from_millis(300),
+                takeovers: vec![setting(8, 40, 100)],
+                takeover_rounds: 1,
+            },
+            Effort::Full { rounds } => Self {
+                loads: [10, 100].iter().flat_map(|ms| [1, 64, 256].map(|count| setting(count, count, *ms))).collect(),
+                load_rounds: rounds.unwrap_or(3),
+                window: Duration::from_secs(5),
+                takeovers: [100, 10].iter().flat_map(|ms| [setting(1, 1, *ms), setting(205, 4_096, *ms)]).collect(),
+                takeover_rounds: rounds.unwrap_or(10),
+            },
+        }
+    }
+}
 
 /// Measures.
 ///
 /// # Errors
-/// Always.
-pub fn measure(_built: &Built, _effort: Effort) -> Result<Results> {
-    bail!("not built yet")
-}
-
-/// What was promised.
-pub fn bars(_results: &Results) -> Vec<Bar> {
-    Vec::new()
-}
-
-/// The section of the document.
-pub fn section(_results: &Results) -> String {
-    String::new()
-}
-
-/// Its plots.
-///
-/// # Errors
-/// When one cannot be drawn.
-pub fn plots(_results: &Results) -> Result<Vec<Plot>> {
-    Ok(Vec::new())
+/// When a pair does not get to serve, or the client could not follow.
+pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
+    let plan = Plan::of(effort);
+    let (mut loads, mut takeovers) = (Vec::new(), Vec::new());
+    for setting in &plan.loads {
+        for _ in 0..plan.load_rounds {
+            for system in [System::Ours, System::Keepalived] {
+                let load = load::measure(built, system, *setting, plan.window);
+                let load = load.with_context(|| format!("{system:?}, {setting:?}"))?;
+                println!("scale: {}", section::load_line(&load));
+                loads.push(load);
+            }
+        }
+    }
+    for setting in &plan.takeovers {
+        for system in [System::Ours, System::Keepalived] {
+            let takeover = takeover::measure(built, system, *setting, plan.takeover_rounds);
+            let takeover = takeover.with_context(|| format!("{system:?}, {setting:?}"))?;
+            println!("scale: {}", section::takeover_line(&takeover));
+            takeovers.push(takeover);
+        }
+    }
+    Ok(Results { loads, takeovers })
 }
