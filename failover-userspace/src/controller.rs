@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use zerocopy::TryFromBytes;
 
+use crate::addresses::Addresses;
 use crate::clock::{self, Timer};
 use crate::config::{self, Config, Problem};
 use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
@@ -96,7 +97,7 @@ async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
         let interface = known.values().find(|interface| interface.index == ifindex);
         let there = interface.and_then(|state| state.addresses.iter().find(|there| there.net.addr() == address));
         if let Some(there) = there {
-            interface::remove_address(&netlink, ifindex, there.net).await?;
+            Addresses::open()?.take_off(ifindex, &[there.net])?;
         }
     }
     let started = DataPlane::start(config, &plan, found)?;

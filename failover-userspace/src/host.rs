@@ -5,7 +5,7 @@
 //! Deliberately absent: decisions. The election says what is wanted, this makes it so and keeps it
 //! so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use anyhow::{Context, Result};
 use failover_common::wire::arp;
 use failover_common::wire::ethernet::Mac;
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkFlags;
@@ -24,6 +23,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
+use crate::addresses::Addresses;
 use crate::clock;
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{self, DataPlane, Entries};
@@ -54,10 +54,13 @@ pub struct News {
 pub struct Host {
     config: Arc<Config>,
     netlink: Handle,
+    addresses: Addresses,
     data_plane: DataPlane,
     entries: Entries,
     interfaces: Vec<Port>,
     services: Vec<Service>,
+    /// Virtual routers whose first announcement has a second form to come.
+    half_announced: VecDeque<usize>,
     refused: Refusals,
     news: UnboundedSender<News>,
     flows: UnboundedSender<flows::Wish>,
@@ -116,10 +119,12 @@ impl Host {
         Ok(Self {
             config,
             netlink,
+            addresses: Addresses::open()?,
             data_plane,
             entries,
             interfaces,
             services,
+            half_announced: VecDeque::new(),
             refused,
             news,
             flows,
@@ -140,9 +145,10 @@ impl Host {
             tokio::select! {
                 biased;
                 wish = wishes.recv() => match wish {
-                    Some(wish) => self.grant(wish).await,
+                    Some(wish) => self.grant(wish),
                     None => break,
                 },
+                () = std::future::ready(()), if !self.half_announced.is_empty() => self.announce_second_form(),
                 event = events.next() => match event {
                     Some((message, _)) => self.hear(&message, &mut events).await,
                     None => {
@@ -151,7 +157,7 @@ impl Host {
                         self.refresh().await;
                     }
                 },
-                Some(router) = self.leaving.next() => self.left(router).await,
+                Some(router) = self.leaving.next() => self.left(router),
                 () = sleep_until(next_round) => self.announce_due(),
                 () = tokio::time::sleep_until(self.refused.next_look()) => {
                     self.refused.look();
@@ -172,22 +178,22 @@ impl Host {
         Ok(events)
     }
 
-    async fn grant(&mut self, wish: Wish) {
+    fn grant(&mut self, wish: Wish) {
         match wish {
             Wish::Take(router) => {
                 self.services[router].wanted = true;
-                self.put(router).await;
-                let announce = self.config.virtual_routers[router].announce;
-                self.services[router].rounds_left = announce.count;
-                self.announce(router);
-                // After the announcements: the answers are to come here.
-                let _ = self.flows.send(flows::Wish::TookOver(router));
+                self.put(router);
+                // One form will do for most neighbours; the other waits until all virtual routers that are to be taken
+                // now have got so far.
+                self.announce_form(router, arp::REQUEST);
+                self.half_announced.push_back(router);
             }
             Wish::Drop(router) => {
                 self.services[router].wanted = false;
                 self.services[router].next_round = None;
+                self.half_announced.retain(|half| *half != router);
                 if !self.leave(router) {
-                    self.take_off(router).await;
+                    self.take_off(router);
                 }
             }
             Wish::Announce(router) => self.announce_once(router),
@@ -217,10 +223,10 @@ impl Host {
     }
 
     /// The connections are reset: the addresses may go, unless they are wanted again.
-    async fn left(&mut self, router: usize) {
+    fn left(&mut self, router: usize) {
         self.services[router].is_leaving = false;
         if !self.services[router].wanted {
-            self.take_off(router).await;
+            self.take_off(router);
         }
     }
 
@@ -228,10 +234,33 @@ impl Host {
     /// anew, once for as many messages as there are.
     async fn hear(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>, events: &mut Events) {
         self.hear_carrier_loss(message);
+        let mut is_news = !self.is_known(message);
         while let Ok((message, _)) = events.try_recv() {
             self.hear_carrier_loss(&message);
+            is_news |= !self.is_known(&message);
         }
-        self.refresh().await;
+        if is_news {
+            self.refresh().await;
+        }
+    }
+
+    /// Whether it only tells of a virtual address what this thread has done itself: a takeover of many would otherwise
+    /// be looked up in its midst.
+    fn is_known(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+        let (address, is_there) = match &message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => (address, true),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => (address, false),
+            _ => return false,
+        };
+        let Some(net) = interface::ipv4_of(address) else { return false };
+        let ports = self.interfaces.iter().enumerate();
+        let mut states = ports.filter_map(|(port, there)| Some((port, there.state.as_ref()?)));
+        let Some((port, state)) = states.find(|(_, state)| state.index == address.header.index) else { return false };
+        let mut routers = self.services.iter().zip(&self.config.virtual_routers);
+        let is_virtual = routers.any(|(service, router)| {
+            service.interface == port && router.addresses.contains(&net) && !service.own.contains(&net.addr())
+        });
+        is_virtual && is_there == state.addresses.iter().any(|there| there.net == net)
     }
 
     fn hear_carrier_loss(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
@@ -262,7 +291,7 @@ impl Host {
             self.refresh_port(index, &known);
         }
         for router in 0..self.services.len() {
-            self.mend(router).await;
+            self.mend(router);
         }
     }
 
@@ -318,7 +347,7 @@ impl Host {
     }
 
     /// Puts back what somebody took off, and takes off what is not wanted.
-    async fn mend(&mut self, router: usize) {
+    fn mend(&mut self, router: usize) {
         let service = &self.services[router];
         let virtual_router = &self.config.virtual_routers[router];
         let Some(state) = &self.interfaces[service.interface].state else { return };
@@ -328,21 +357,21 @@ impl Host {
         let spare = virtual_router.addresses.iter().any(|net| is_there(net) && !service.own.contains(&net.addr()));
         if wanted && missing {
             tracing::warn!(instance = %virtual_router.name, "an address was missing from the interface: put back");
-            self.put(router).await;
+            self.put(router);
         } else if !wanted && spare && !service.is_leaving {
-            self.take_off(router).await;
+            self.take_off(router);
         }
     }
 
-    async fn put(&mut self, router: usize) {
+    fn put(&mut self, router: usize) {
         let service = &self.services[router];
         let virtual_router = &self.config.virtual_routers[router];
         let Some(state) = self.interfaces[service.interface].state.as_ref().filter(|_| virtual_router.accept) else {
             return;
         };
         let nets = virtual_router.addresses.iter().filter(|net| !service.own.contains(&net.addr()));
-        let results = join_all(nets.map(|net| interface::add_address(&self.netlink, state.index, *net))).await;
-        let error = results.into_iter().find_map(Result::err);
+        let nets: Vec<_> = nets.copied().collect();
+        let error = self.addresses.put(state.index, &nets).err();
         if let Some(error) = &error
             && !service.failing
         {
@@ -360,7 +389,7 @@ impl Host {
         }
     }
 
-    async fn take_off(&mut self, router: usize) {
+    fn take_off(&mut self, router: usize) {
         let service = &self.services[router];
         let virtual_router = &self.config.virtual_routers[router];
         let Some(state) = &self.interfaces[service.interface].state else { return };
@@ -370,9 +399,7 @@ impl Host {
             virtual_router.addresses.iter().any(|net| net.addr() == address) && !service.own.contains(&address)
         });
         let ours: Vec<_> = ours.collect();
-        let results =
-            join_all(ours.iter().map(|net| interface::remove_address(&self.netlink, state.index, *net))).await;
-        if let Some(error) = results.into_iter().find_map(Result::err) {
+        if let Err(error) = self.addresses.take_off(state.index, &ours) {
             tracing::error!(instance = %virtual_router.name, error = format!("{error:#}"), "an address stayed on the interface; it is fenced");
         } else if let Some(state) = &mut self.interfaces[self.services[router].interface].state {
             state.addresses.retain(|there| !ours.contains(&there.net));
@@ -388,9 +415,24 @@ impl Host {
         }
     }
 
+    /// The rest of the first round of whoever took over.
+    fn announce_second_form(&mut self) {
+        while let Some(router) = self.half_announced.pop_front() {
+            self.announce_form(router, arp::REPLY);
+            self.services[router].rounds_left = self.config.virtual_routers[router].announce.count;
+            self.date_next_round(router);
+            // After the announcements: the answers are to come here.
+            let _ = self.flows.send(flows::Wish::TookOver(router));
+        }
+    }
+
     /// One round, and the date of the next.
     fn announce(&mut self, router: usize) {
         self.announce_once(router);
+        self.date_next_round(router);
+    }
+
+    fn date_next_round(&mut self, router: usize) {
         let announce = self.config.virtual_routers[router].announce;
         let service = &mut self.services[router];
         service.rounds_left = service.rounds_left.saturating_sub(1);
@@ -402,6 +444,11 @@ impl Host {
     /// Both forms of gratuitous ARP for each address: some neighbours learn from one, some from the
     /// other.
     fn announce_once(&self, router: usize) {
+        self.announce_form(router, arp::REQUEST);
+        self.announce_form(router, arp::REPLY);
+    }
+
+    fn announce_form(&self, router: usize, operation: u16) {
         let service = &self.services[router];
         let port = &self.interfaces[service.interface];
         let (Some(state), Some(sender), true) = (&port.state, &port.sender, service.wanted) else { return };
@@ -411,11 +458,9 @@ impl Host {
             return;
         }
         for net in &self.config.virtual_routers[router].addresses {
-            for operation in [arp::REQUEST, arp::REPLY] {
-                let frame = arp::announcement(operation, Mac(state.mac.0), net.addr().octets());
-                if let Err(error) = sender.send(&frame) {
-                    tracing::warn!(instance = %self.config.virtual_routers[router].name, %error, "an announcement did not go out");
-                }
+            let frame = arp::announcement(operation, Mac(state.mac.0), net.addr().octets());
+            if let Err(error) = sender.send(&frame) {
+                tracing::warn!(instance = %self.config.virtual_routers[router].name, %error, "an announcement did not go out");
             }
         }
     }
@@ -429,12 +474,12 @@ impl Host {
             let port = &self.interfaces[service.interface];
             let Some(state) = known.values().find(|state| state.index == port.index) else { continue };
             let nets = &self.config.virtual_routers[router].addresses;
-            for there in state.addresses.iter().map(|there| there.net) {
+            let there = state.addresses.iter().map(|there| there.net);
+            let ours = there.filter(|there| {
                 let address = there.addr();
-                if nets.iter().any(|net| net.addr() == address) && !service.own.contains(&address) {
-                    interface::remove_address(&self.netlink, state.index, there).await?;
-                }
-            }
+                nets.iter().any(|net| net.addr() == address) && !service.own.contains(&address)
+            });
+            self.addresses.take_off(state.index, &ours.collect::<Vec<_>>())?;
             if !service.own.is_empty() {
                 tracing::warn!(
                     instance = %self.config.virtual_routers[router].name,

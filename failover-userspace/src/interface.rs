@@ -1,9 +1,8 @@
-//! What the kernel knows of an interface, asked and changed through rtnetlink.
+//! What the kernel knows of an interface, asked through rtnetlink.
 //!
-//! Deliberately absent: any memory of it. Every answer is as of now.
+//! Deliberately absent: any memory of it, every answer is as of now; changing it (`addresses`).
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
@@ -12,7 +11,7 @@ use futures_util::StreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
-use rtnetlink::{AddressMessageBuilder, Handle};
+use rtnetlink::Handle;
 
 /// An IPv4 address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,41 +74,6 @@ pub async fn list(netlink: &Handle) -> Result<BTreeMap<String, Interface>> {
     Ok(interfaces.into_values().map(|interface| (interface.name.clone(), interface)).collect())
 }
 
-/// Puts an address on an interface; one that is there already is no error.
-///
-/// # Errors
-/// What the kernel says, with the address.
-pub async fn add_address(netlink: &Handle, index: u32, net: Ipv4Net) -> Result<()> {
-    match netlink.address().add(index, IpAddr::V4(net.addr()), net.prefix_len()).execute().await {
-        Err(error) if !is_errno(&error, rustix::io::Errno::EXIST) => {
-            Err(error).with_context(|| format!("putting {net} on interface {index}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Takes an address off an interface; one that is not there is no error, and neither is an
-/// interface that is gone.
-///
-/// # Errors
-/// What the kernel says, with the address.
-pub async fn remove_address(netlink: &Handle, index: u32, net: Ipv4Net) -> Result<()> {
-    let message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(net.addr(), net.prefix_len()).build();
-    match netlink.address().del(message).execute().await {
-        Err(error)
-            if !is_errno(&error, rustix::io::Errno::ADDRNOTAVAIL) && !is_errno(&error, rustix::io::Errno::NODEV) =>
-        {
-            Err(error).with_context(|| format!("taking {net} off interface {index}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_errno(error: &rtnetlink::Error, errno: rustix::io::Errno) -> bool {
-    matches!(error, rtnetlink::Error::NetlinkError(message)
-        if io::Error::from(message.clone()).raw_os_error() == Some(errno.raw_os_error()))
-}
-
 /// The interface that a netlink message speaks of, without its addresses.
 fn from_link(link: &LinkMessage) -> Interface {
     let mut interface = Interface {
@@ -142,7 +106,8 @@ fn from_link(link: &LinkMessage) -> Interface {
     interface
 }
 
-fn ipv4_of(message: &AddressMessage) -> Option<Ipv4Net> {
+/// The IPv4 address that a netlink message speaks of.
+pub fn ipv4_of(message: &AddressMessage) -> Option<Ipv4Net> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
         _ => None,

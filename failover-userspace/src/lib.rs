@@ -3,6 +3,7 @@
 //! Dependencies inside: `main` -> `controller` -> {`router`, `host`, `dataplane`} -> `election`,
 //! which points nowhere but to `failover-common`.
 
+mod addresses;
 pub mod cli;
 mod clock;
 pub mod config;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::addresses::Addresses;
 use crate::dataplane::maps::{self, Snapshot};
 use crate::dataplane::{self, pins};
 use crate::interface;
@@ -63,12 +64,12 @@ async fn remove_addresses(pin_path: &Path, snapshot: &Snapshot, force: bool) -> 
             );
         }
     }
-    let mut removed = 0;
+    let (mut addresses, mut removed) = (Addresses::open()?, 0);
     for (ifindex, address) in dataplane::put_addresses(snapshot) {
         let interface = known.values().find(|interface| interface.index == ifindex);
         let there = interface.and_then(|state| state.addresses.iter().find(|there| there.net.addr() == address));
         if let Some(there) = there {
-            interface::remove_address(&netlink, ifindex, there.net).await?;
+            addresses.take_off(ifindex, &[there.net])?;
             removed += 1;
         }
     }
