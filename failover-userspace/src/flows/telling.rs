@@ -16,6 +16,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::dataplane::{Entries, Entry};
 
+/// Virtual routers that are taken over within this time have the table read for them once, and not in the midst of it.
+const TOGETHER_NS: u64 = 10_000_000;
+
 /// See the module.
 pub struct Telling {
     config: Arc<Config>,
@@ -45,53 +48,55 @@ impl Telling {
         self.tell(now_ns, memory);
     }
 
-    /// Notes a takeover, for when its hold is over.
+    /// Notes a takeover, for when its hold is over. Without peers there is nobody to tell, and reading the table takes a
+    /// CPU from everybody for as long as it takes.
     pub fn hold(&mut self, router: usize) {
         let (Some(entry), Some(config)) = (self.entries.entry(router as u32), self.config.virtual_routers.get(router))
         else {
             return;
         };
+        if self.config.replication.is_none() || config.stale_connections.action != StaleAction::Reset {
+            return;
+        }
         self.held.retain(|(_, held)| *held != router);
-        self.held.push((entry.takeover().at_ns + config.stale_connections.hold.as_nanos() as u64, router));
-    }
-
-    fn take_over_due(&mut self, now_ns: u64, memory: &Memory) {
-        let (due, held) = self.held.iter().partition(|(due_ns, _)| *due_ns <= now_ns);
-        self.held = held;
-        let due: Vec<(u64, usize)> = due;
-        due.into_iter().for_each(|(_, router)| self.take_over(router, memory));
+        let hold_ns = (config.stale_connections.hold.as_nanos() as u64).max(TOGETHER_NS);
+        self.held.push((entry.takeover().at_ns + hold_ns, router));
     }
 
     /// Clients of the node that had the addresses before.
-    fn take_over(&mut self, router: usize, memory: &Memory) {
-        let (Some(entry), Some(config)) = (self.entries.entry(router as u32), self.config.virtual_routers.get(router))
-        else {
-            return;
-        };
-        if config.stale_connections.action != StaleAction::Reset {
+    fn take_over_due(&mut self, now_ns: u64, memory: &Memory) {
+        let (due, held): (Vec<_>, _) = self.held.iter().copied().partition(|(due_ns, _)| *due_ns <= now_ns);
+        self.held = held;
+        if due.is_empty() {
             return;
         }
-        let takeover = entry.takeover();
-        let mut clients = Vec::new();
+        let (config, entries) = (&self.config, &self.entries);
+        let of = |(_, router): (u64, usize)| {
+            Some((&config.virtual_routers[router], entries.entry(router as u32)?.takeover(), Vec::new()))
+        };
+        let mut taken: Vec<_> = due.into_iter().filter_map(of).collect();
         let read = memory.for_each(|key, flow| {
-            if flow.origin == FlowOrigin::Peer && is_taken_over(&takeover, flow.since_ns) && is_of(config, &key) {
+            if flow.origin != FlowOrigin::Peer {
+                return;
+            }
+            let mut taken = taken.iter_mut();
+            let of = taken.find(|(router, takeover, _)| is_taken_over(takeover, flow.since_ns) && is_of(router, &key));
+            if let Some((_, _, clients)) = of {
                 clients.push((key, (flow.has_send_next != 0).then_some(flow.send_next)));
             }
         });
         if let Err(error) = read {
-            tracing::warn!(
-                instance = %config.name,
-                error = format!("{error:#}"),
-                "silent clients of the node before are not told"
-            );
+            tracing::warn!(error = format!("{error:#}"), "silent clients of the node before are not told");
         }
-        if !clients.is_empty() {
-            let clients = clients.len();
-            tracing::info!(instance = %config.name, clients, "telling the clients of the node before that their connections are over");
+        for (router, _, clients) in taken {
+            if !clients.is_empty() {
+                let clients = clients.len();
+                tracing::info!(instance = %router.name, clients, "telling the clients of the node before that their connections are over");
+            }
+            // A second takeover starts anew.
+            self.rounds.retain(|key| !is_of(router, key));
+            self.rounds.add(clock::now_ns(), clients);
         }
-        // A second takeover starts anew.
-        self.rounds.retain(|key| !is_of(config, key));
-        self.rounds.add(clock::now_ns(), clients);
     }
 
     /// What is due of the rounds.
