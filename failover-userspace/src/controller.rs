@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: protocol. A wake-up ends in calls to `router`, nothing here knows a state.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -260,19 +261,28 @@ struct Elections {
 struct Outlets {
     /// By interface of the plan.
     senders: Vec<FrameSender>,
+    /// What is to go to the host's thread: not while another router waits for its advert, because each wakes that thread.
+    wished: RefCell<Vec<Wish>>,
     wishes: UnboundedSender<Wish>,
 }
 
 impl Outlets {
     fn of(&self, interface: usize) -> Machine<'_> {
-        Machine { sender: &self.senders[interface], wishes: &self.wishes }
+        Machine { sender: &self.senders[interface], wished: &self.wished }
+    }
+
+    fn pass_on_wishes(&self) {
+        for wish in self.wished.take() {
+            // The host's thread only goes away when the process does.
+            let _ = self.wishes.send(wish);
+        }
     }
 }
 
 /// This machine, as the virtual routers of one interface see it.
 struct Machine<'a> {
     sender: &'a FrameSender,
-    wishes: &'a UnboundedSender<Wish>,
+    wished: &'a RefCell<Vec<Wish>>,
 }
 
 impl World for Machine<'_> {
@@ -288,9 +298,12 @@ impl World for Machine<'_> {
         self.sender.send(frame)
     }
 
+    fn send_all(&self, frames: &[&[u8]]) -> Vec<io::Result<()>> {
+        self.sender.send_all(frames)
+    }
+
     fn wish(&self, wish: Wish) {
-        // The host's thread only goes away when the process does.
-        let _ = self.wishes.send(wish);
+        self.wished.borrow_mut().push(wish);
     }
 }
 
@@ -314,7 +327,7 @@ impl Elections {
             config: config.clone(),
             routers: routers.collect::<Result<_>>()?,
             usable: plan.interfaces.iter().map(|interface| interface.is_up).collect(),
-            outlets: Outlets { senders: senders.collect::<Result<_>>()?, wishes },
+            outlets: Outlets { senders: senders.collect::<Result<_>>()?, wished: RefCell::default(), wishes },
             news,
         })
     }
@@ -327,7 +340,9 @@ impl Elections {
             router.start(usable[router.interface], resumed, &outlets.of(router.interface));
             resumed.is_some() && usable[router.interface]
         };
-        routers.iter_mut().map(start).collect()
+        let held = routers.iter_mut().map(start).collect();
+        outlets.pass_on_wishes();
+        held
     }
 
     async fn run(mut self, events: RingBuf<MapData>, mut quitting: oneshot::Receiver<()>) -> Result<()> {
@@ -344,11 +359,13 @@ impl Elections {
             }
             let Self { routers, outlets, .. } = &mut self;
             router::wake(routers, pending(events.get_mut()), |interface| outlets.of(interface));
+            outlets.pass_on_wishes();
         }
         let Self { routers, outlets, .. } = &mut self;
         for router in routers {
             router.shut_down(&outlets.of(router.interface));
         }
+        outlets.pass_on_wishes();
         Ok(())
     }
 

@@ -1,16 +1,22 @@
-//! Frames out, and the multicast group in: one packet socket and one membership per interface.
+//! Frames out, one by one or many at once, and the multicast group in: one packet socket and one membership per
+//! interface.
 //!
 //! Deliberately absent: receiving. Adverts come through the kernel program's ring.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
 
 use failover_common::wire::vrrp::GROUP_IPV4;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 /// Highest priority that needs no capability beyond CAP_NET_RAW's usual ones: the first band of
 /// the default queueing discipline.
 const SOCKET_PRIORITY: u32 = 6;
+
+/// Bytes of frames that wait for the interface, as the kernel counts them (about 1 kB each): all virtual routers' adverts,
+/// twice. The kernel gives twice what is asked for, up to `net.core.wmem_max`.
+const SEND_BUFFER: usize = 256 * 1024;
 
 /// A packet socket bound to one interface. Closing it leaves the multicast group.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ impl FrameSender {
         socket.set_nonblocking(true)?;
         // The traffic class inside the queueing discipline; DSCP CS6 is in the frame itself.
         let _ = socket.set_priority(SOCKET_PRIORITY);
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
         let membership = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(context("opening a UDP socket"))?;
         membership
             .join_multicast_v4_n(&Ipv4Addr::from(GROUP_IPV4), &InterfaceIndexOrAddress::Index(ifindex))
@@ -49,6 +56,26 @@ impl FrameSender {
     /// of send(2): the frame did not go out.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.socket.send(frame).map(drop)
+    }
+
+    /// Hands whole frames to the kernel, in this order and in as few system calls as it allows, and says of each what
+    /// [`Self::send`] would.
+    pub fn send_all(&self, frames: &[&[u8]]) -> Vec<io::Result<()>> {
+        if let [frame] = frames {
+            return vec![self.send(frame)];
+        }
+        let parts: Vec<_> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
+        let mut nothing: Vec<_> = frames.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let mut messages: Vec<_> = parts.iter().zip(&mut nothing).map(|(part, no)| MMsgHdr::new(part, no)).collect();
+        let mut sent = Vec::with_capacity(frames.len());
+        while sent.len() < frames.len() {
+            // It stops at the first that it cannot send, and tells why when that is the first of a call.
+            match sendmmsg(&self.socket, &mut messages[sent.len()..], SendFlags::empty()) {
+                Ok(count) => sent.extend((0..count.max(1)).map(|_| Ok(()))),
+                Err(error) => sent.push(Err(error.into())),
+            }
+        }
+        sent
     }
 }
 

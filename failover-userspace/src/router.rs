@@ -22,6 +22,9 @@ use crate::interface::Interface;
 use crate::plan::virtual_addresses;
 use crate::told::{Hex, Quiet, rivalry};
 
+/// Adverts that go out together. More would keep the first of them waiting for their leases.
+const BATCH: usize = 32;
+
 /// All that a virtual router needs of the machine. The controller's is the machine; the simulator's is made up, and
 /// everything above it the same.
 pub trait World {
@@ -34,6 +37,10 @@ pub trait World {
     /// # Errors
     /// When it did not go out.
     fn send(&self, frame: &[u8]) -> io::Result<()>;
+    /// Hands over several, in this order, and says of each what [`Self::send`] would.
+    fn send_all(&self, frames: &[&[u8]]) -> Vec<io::Result<()>> {
+        frames.iter().map(|frame| self.send(frame)).collect()
+    }
     /// Asks for something that may take its time.
     fn wish(&self, wish: Wish);
 }
@@ -58,11 +65,36 @@ pub fn wake<W: World>(routers: &mut [Router], events: impl IntoIterator<Item = E
             router.event(&event, &world(router.interface));
         }
     }
-    for router in routers {
-        let world = world(router.interface);
-        if router.next_deadline().is_some_and(|at_ns| at_ns <= world.now_ns()) {
-            router.timeout(&world);
+    let mut batch: Vec<&mut Router> = Vec::new();
+    for router in routers.iter_mut() {
+        let world_of = world(router.interface);
+        if router.next_deadline().is_none_or(|at_ns| at_ns > world_of.now_ns()) {
+            continue;
         }
+        if batch.last().is_some_and(|last| batch.len() == BATCH || last.interface != router.interface) {
+            advertise(&mut batch, &world);
+        }
+        if router.time_out(&world_of) {
+            batch.push(router);
+        }
+    }
+    advertise(&mut batch, &world);
+    for router in routers {
+        router.tell_people();
+    }
+}
+
+/// Sends what these routers of one interface want sent next, in one go, and lets them act on it. The clock is read before
+/// the first goes out: a lease is never longer than its own advert is old.
+fn advertise<W: World>(batch: &mut Vec<&mut Router>, world: &impl Fn(usize) -> W) {
+    let Some(first) = batch.first() else { return };
+    let world = world(first.interface);
+    let before_send_ns = world.now_ns();
+    let frames: Vec<&[u8]> = batch.iter().filter_map(|router| router.next_frame()).collect();
+    let sent = world.send_all(&frames);
+    for (router, sent) in batch.drain(..).zip(sent) {
+        router.sent(before_send_ns, sent, &world);
+        router.send_next(&world);
     }
 }
 
@@ -78,6 +110,10 @@ pub struct Router {
     usable: bool,
     /// Whether it has held a lease since it last gave the addresses up: a lapse in between is no takeover.
     serving: bool,
+    /// The advert that the election waits for.
+    sending: Option<Sending>,
+    /// What people are told when there is time, and for how long the addresses were unanswered at most.
+    untold: Vec<(Transition, Option<u64>)>,
     told_advert_ns: u64,
     told_superior_ns: u64,
     told_conflicts: u64,
@@ -92,6 +128,13 @@ pub struct Router {
     conflicts_told: Quiet,
     own_adverts_told: Quiet,
     rivals_told: Quiet,
+}
+
+/// Which of them.
+#[derive(Clone, Copy)]
+enum Sending {
+    Advert,
+    Release,
 }
 
 /// The two adverts that are ever sent, built before they are needed.
@@ -134,6 +177,8 @@ impl Router {
             entry,
             usable: false,
             serving: false,
+            sending: None,
+            untold: Vec::new(),
             told_advert_ns: 0,
             told_superior_ns: 0,
             told_conflicts: 0,
@@ -175,6 +220,7 @@ impl Router {
             self.entry.set_lease(Lease::default());
         }
         self.give(input, world);
+        self.tell_people();
     }
 
     /// What was heard before a start is history: the timers begin now. Whoever advertised before and still does is heard
@@ -193,20 +239,21 @@ impl Router {
         }
     }
 
-    /// When [`Self::timeout`] is due.
+    /// When [`wake`] has something to do for it.
     pub fn next_deadline(&self) -> Option<u64> {
         self.election.next_deadline().into_iter().chain(self.look_again_at_ns).min()
     }
 
-    /// The deadline has come: first all that the kernel heard, then the time.
-    pub fn timeout(&mut self, world: &impl World) {
+    /// The deadline has come: first all that the kernel heard, then the time. Says whether an advert is to be sent now.
+    fn time_out(&mut self, world: &impl World) -> bool {
         // The clock first: what comes in while this thread is stalled after it is not yet judged.
         let now_ns = world.now_ns();
         self.catch_up(world);
         let looks_at_ns = [self.entry.heard().last_event_ns.saturating_add(EVENT_GAP_NS), self.first_look_at_ns];
         self.look_again_at_ns = looks_at_ns.into_iter().filter(|at_ns| *at_ns > now_ns).min();
         self.election.handle_timeout(now_ns);
-        self.pump(world);
+        self.pump_to_advert(world);
+        self.sending.is_some()
     }
 
     /// Tells the election what the map knows and no event told: steady adverts, what came too soon after an event, and
@@ -369,12 +416,14 @@ impl Router {
                 self.begin_anew(world.now_ns());
             }
             self.give(if is_usable { Input::LinkUp } else { Input::LinkDown }, world);
+            self.tell_people();
         }
     }
 
     /// Releases.
     pub fn shut_down(&mut self, world: &impl World) {
         self.give(Input::Shutdown, world);
+        self.tell_people();
     }
 
     fn give(&mut self, input: Input, world: &impl World) {
@@ -384,9 +433,26 @@ impl Router {
 
     /// Applies what the election wants, in its order.
     fn pump(&mut self, world: &impl World) {
+        self.pump_to_advert(world);
+        self.send_next(world);
+    }
+
+    /// Sends what the election waits for, one after the other until it waits no more.
+    fn send_next(&mut self, world: &impl World) {
+        while let Some(frame) = self.next_frame() {
+            let before_send_ns = world.now_ns();
+            let sent = world.send(frame);
+            self.sent(before_send_ns, sent, world);
+        }
+    }
+
+    /// Applies what the election wants until that is an advert, or nothing.
+    fn pump_to_advert(&mut self, world: &impl World) {
+        self.sending = None;
         while let Some(action) = self.election.poll_action() {
             match action {
-                Action::SendAdvert { priority } => self.send(priority, world),
+                Action::SendAdvert { priority: PRIORITY_RELEASE } => return self.sending = Some(Sending::Release),
+                Action::SendAdvert { .. } => return self.sending = Some(Sending::Advert),
                 Action::SetLease { until_ns } => {
                     if until_ns != 0 && !self.serving {
                         self.serving = true;
@@ -401,7 +467,7 @@ impl Router {
                     world.wish(Wish::Drop(self.index));
                 }
                 Action::Announce => world.wish(Wish::Announce(self.index)),
-                Action::Report(transition) => self.report(&transition, world),
+                Action::Report(transition) => self.report(transition, world),
             }
         }
     }
@@ -415,10 +481,17 @@ impl Router {
         self.entry.set_leaving_until(0);
     }
 
-    fn send(&mut self, priority: u8, world: &impl World) {
-        let frame = if priority == PRIORITY_RELEASE { &self.frames.release } else { &self.frames.advert };
-        let before_send_ns = world.now_ns();
-        match world.send(frame) {
+    /// The frame that the election waits for.
+    fn next_frame(&self) -> Option<&[u8]> {
+        Some(match self.sending? {
+            Sending::Advert => &self.frames.advert,
+            Sending::Release => &self.frames.release,
+        })
+    }
+
+    /// That frame went out, or did not: what comes of it, up to the next one.
+    fn sent(&mut self, before_send_ns: u64, sent: io::Result<()>, world: &impl World) {
+        match sent {
             Ok(()) => {
                 self.entry.count_advert_sent();
                 if self.sends_failing > 0 {
@@ -435,26 +508,34 @@ impl Router {
                 self.election.handle(world.now_ns(), Input::AdvertFailed);
             }
         }
+        self.pump_to_advert(world);
     }
 
-    fn report(&self, transition: &Transition, world: &impl World) {
-        let mut report = self.entry.report();
+    fn report(&mut self, transition: Transition, world: &impl World) {
         if transition.from != transition.to {
+            let mut report = self.entry.report();
             report.state = transition.to;
             report.transitions += 1;
             report.since_unix_ms = world.unix_ms();
             self.entry.set_report(&report);
         }
-        let instance = &self.config.name;
-        let (from, to, reason) = (transition.from, transition.to, transition.reason.to_string());
         let silent_ns = transition.last_sign_ns.map(|sign_ns| world.now_ns().saturating_sub(sign_ns));
-        match silent_ns
-            .filter(|_| to == State::Active && !matches!(transition.reason, Reason::Preempting | Reason::Resumed))
-        {
-            Some(silent_ns) => tracing::info!(
-                %instance, ?from, ?to, reason, unanswered_ms_at_most = silent_ns as f64 / 1e6, "role"
-            ),
-            None => tracing::info!(%instance, ?from, ?to, reason, "role"),
+        self.untold.push((transition, silent_ns));
+    }
+
+    /// A line for each change of role: after all that must not wait for it, that of other routers included.
+    fn tell_people(&mut self) {
+        let instance = &self.config.name;
+        for (transition, silent_ns) in self.untold.drain(..) {
+            let (from, to, reason) = (transition.from, transition.to, transition.reason.to_string());
+            match silent_ns
+                .filter(|_| to == State::Active && !matches!(transition.reason, Reason::Preempting | Reason::Resumed))
+            {
+                Some(silent_ns) => tracing::info!(
+                    %instance, ?from, ?to, reason, unanswered_ms_at_most = silent_ns as f64 / 1e6, "role"
+                ),
+                None => tracing::info!(%instance, ?from, ?to, reason, "role"),
+            }
         }
     }
 }
