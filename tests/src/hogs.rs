@@ -41,16 +41,25 @@ pub fn hog(hogs: &[(usize, Class)], length: Duration) -> Result<Duration> {
 fn spin(number: usize, class: Class, end: Instant) -> Result<Duration> {
     if let Class::Fifo(priority) = class {
         pin(number % cores())?;
-        let parameters = libc::sched_param { sched_priority: i32::from(priority) };
-        // SAFETY: 0 is the calling thread; the pointer is to a live, initialised struct.
-        let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } != 0;
-        ensure!(!refused, "SCHED_FIFO was refused: {}", io::Error::last_os_error());
+        real_time(priority)?;
     }
     while Instant::now() < end {
         std::hint::spin_loop();
     }
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Ok(Duration::new(used.tv_sec.cast_unsigned(), used.tv_nsec as u32))
+}
+
+/// Schedules the calling thread under SCHED_FIFO.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn real_time(priority: u8) -> Result<()> {
+    let parameters = libc::sched_param { sched_priority: i32::from(priority) };
+    // SAFETY: 0 is the calling thread; the pointer is to a live, initialised struct.
+    let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } != 0;
+    ensure!(!refused, "SCHED_FIFO was refused: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 /// How many cores this process may use.
@@ -68,13 +77,13 @@ pub fn pin(core: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("binding a thread to core {core}"))
 }
 
-/// Schedules this process's threads of these names, each named as often as there are, before every other (SCHED_DEADLINE, 200 us of each millisecond at least), so
-/// that what they measure is not their own want of CPU. Unlike SCHED_FIFO it is not held back when real-time hogs have
-/// used up the kernel's budget (sched_rt_runtime_us).
+/// Schedules this process's new threads of these names, each named as often as there are, before every other
+/// (SCHED_DEADLINE, `runtime` of each millisecond at least), so that what they measure is not their own want of CPU.
+/// Unlike SCHED_FIFO it is not held back when real-time hogs have used up the kernel's budget (sched_rt_runtime_us).
 ///
 /// # Errors
 /// When the kernel refuses, or there are not as many.
-pub fn prefer(names: &[&str]) -> Result<()> {
+pub fn prefer(names: &[&str], runtime: Duration) -> Result<()> {
     /// `struct sched_attr` of sched_setattr(2), in its first form.
     #[repr(C)]
     struct Attributes {
@@ -94,7 +103,7 @@ pub fn prefer(names: &[&str]) -> Result<()> {
         flags: libc::SCHED_FLAG_RECLAIM as u64,
         nice: 0,
         priority: 0,
-        runtime_ns: 200_000,
+        runtime_ns: runtime.as_nanos() as u64,
         deadline_ns: 1_000_000,
         period_ns: 1_000_000,
     };
@@ -108,12 +117,15 @@ pub fn prefer(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The ids of this process's threads of these names.
+/// The ids of this process's threads of these names that are not preferred yet.
 fn threads(names: &[&str]) -> Vec<libc::c_long> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let named = tasks.filter(|task| {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         names.contains(&name.trim())
     });
-    named.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect()
+    let ids = named.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    // SAFETY: no pointers.
+    ids.filter(|id: &libc::c_long| unsafe { libc::sched_getscheduler(*id as libc::pid_t) } != libc::SCHED_DEADLINE)
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! The real keepalived as a peer on a node.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -118,16 +119,21 @@ impl Keepalived {
         self.pids.iter().try_for_each(fs::remove_file).context("removing keepalived's notes of its processes")
     }
 
+    /// Tells it to stop, as its users do.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn terminate(&self) -> Result<()> {
+        let main = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32));
+        Ok(kill_process(main.context("keepalived was not started")?, Signal::TERM)?)
+    }
+
     /// Stops it as its users do, and waits until it has.
     ///
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(child) = &self.child
-            && let Some(pid) = Pid::from_raw(child.id() as i32)
-        {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        let _ = self.terminate();
         self.wait()
     }
 
@@ -145,9 +151,12 @@ impl Keepalived {
 
     /// The state that it last entered: MASTER, BACKUP or FAULT.
     pub fn state(&self) -> Option<String> {
-        let log = self.log();
-        let line = log.lines().rev().find(|line| line.contains("Entering ") && line.contains(" STATE"))?;
-        line.split("Entering ").nth(1)?.split(' ').next().map(String::from)
+        self.log().lines().rev().find_map(entered).map(|(_, state)| state.into())
+    }
+
+    /// The state that each of its instances last entered.
+    pub fn states(&self) -> BTreeMap<String, String> {
+        self.log().lines().filter_map(entered).map(|(instance, state)| (instance.into(), state.into())).collect()
     }
 }
 
@@ -159,6 +168,12 @@ impl Drop for Keepalived {
             let _ = self.kill();
         }
     }
+}
+
+/// `... (web) Entering BACKUP STATE (init)`
+fn entered(line: &str) -> Option<(&str, &str)> {
+    let (before, after) = line.split_once(") Entering ")?;
+    Some((before.rsplit('(').next()?, after.split_once(" STATE")?.0))
 }
 
 fn configuration(instance: &Instance<'_>) -> String {

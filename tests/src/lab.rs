@@ -9,17 +9,20 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, process};
 
 use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
 
 use crate::arp_probe::ArpProbe;
 use crate::daemon::Daemon;
+use crate::hogs::real_time;
 use crate::netns::{Netns, finish, run};
 use crate::requirements::Built;
 
@@ -30,6 +33,8 @@ pub const INTERFACE: &str = "eth0";
 /// Their second one, where a lab has two networks.
 pub const INTERFACE_2: &str = "eth1";
 
+/// SCHED_FIFO, of who pulls cables: above the nodes'.
+const PULL_PRIORITY: u8 = 90;
 /// The client's name.
 const CLIENT: &str = "client";
 
@@ -199,6 +204,18 @@ impl Lab {
         self.switch.ip(&["link", "set", name, if plugged { "up" } else { "down" }]).map(drop)
     }
 
+    /// Pulls a station's cable at once: without a process to start, and before everything else that wants the CPU, so that
+    /// the kernel's lock on all links (RTNL), which real machines do not share, is free again when a node needs it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn pull_cable(&self, name: &str) -> Result<()> {
+        self.switch.enter(|| {
+            real_time(PULL_PRIORITY)?;
+            shut(name).with_context(|| format!("shutting the port {name}"))
+        })
+    }
+
     /// Takes a station's port out of the switch, or puts it back: carrier stays, frames do not pass.
     ///
     /// # Errors
@@ -275,6 +292,27 @@ fn virtual_router(priority: u8, advert_interval: &str, more: &str) -> String {
         "[[virtual_router]]\nname = \"web\"\ninterface = \"{INTERFACE}\"\nvrid = 51\npriority = {priority}\n\
          advert_interval = \"{advert_interval}\"\naddresses = [\"{VIP}/24\"]\n{more}\n"
     )
+}
+
+/// Clears IFF_UP, netdevice(7).
+fn shut(interface: &str) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    // SAFETY: an `ifreq` of zeros is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: the pointer is to a live `ifreq` with a name that ends in zero.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call before filled in the flags.
+    unsafe { request.ifr_ifru.ifru_flags &= !(libc::IFF_UP as libc::c_short) };
+    // SAFETY: as before.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 impl Drop for Lab {

@@ -9,7 +9,6 @@ mod filter;
 mod floods;
 mod links;
 mod load;
-mod node;
 mod outcome;
 mod processes;
 mod report;
@@ -20,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub use node::System;
+pub use crate::node::System;
 pub use outcome::Outcome;
 pub use report::{Row, document, lines};
 pub use scene::{Played, Scene};

@@ -5,13 +5,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
 
 use crate::answers::{alone_since, doubles, hand_overs};
 use crate::arp_probe::{ArpProbe, answers_of};
-use crate::faults::node::{Edge, Node, System};
 use crate::faults::{Bite, Fault, Outcome, Setting};
 use crate::hogs;
 use crate::lab::{INTERFACE, Lab, VIP};
+use crate::node::{Node, Plan, System};
 use crate::requirements::Built;
 use crate::udp::{UdpClient, UdpService};
 use crate::wait;
@@ -20,6 +21,8 @@ use crate::wait;
 const SETTLE: Duration = Duration::from_millis(400);
 /// The threads that measure.
 const INSTRUMENTS: [&str; 4] = ["arp-probe", "udp-client", "udp-service", "udp-service"];
+/// Of each millisecond, for each of them.
+const RUNTIME: Duration = Duration::from_micros(200);
 /// Interval of questions with an answer at the least, for one to be called served.
 const RECENT: Duration = Duration::from_millis(50);
 
@@ -66,10 +69,15 @@ impl Scene {
         }
         let arp = ArpProbe::start(lab.station("observer")?, INTERFACE, lab.mac("observer")?, VIP)?;
         let udp = UdpClient::start(lab.station("client")?, VIP)?;
-        hogs::prefer(&INSTRUMENTS)?;
+        hogs::prefer(&INSTRUMENTS, RUNTIME)?;
+        let Setting { advert_ms, realtime } = setting;
+        let routers = [vec![Ipv4Net::new(VIP, 24)?]];
+        let node = |name, priority, realtime| {
+            Node::start(system, &lab, name, &Plan { priority, advert_ms, realtime, routers: &routers })
+        };
         let scene = Self {
-            a: Node::start(system, &lab, Edge::A, setting)?,
-            b: Node::start(system, &lab, Edge::B, setting)?,
+            a: node("edge-a", 150, realtime[0])?,
+            b: node("edge-b", 100, realtime[1])?,
             arp,
             udp,
             _services: services,
