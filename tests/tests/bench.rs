@@ -41,7 +41,6 @@ fn pictures_are_there(document: &str, directory: &Path) -> Result<()> {
 }
 
 #[test]
-#[ignore = "this part does not measure yet"]
 fn a_client_sees_takeovers() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || failover::measure(built, Effort::Quick));
     show("failover", |built| Ok(Results { failover: Some(measure(built)?), ..Results::default() }))
