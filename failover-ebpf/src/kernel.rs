@@ -4,6 +4,7 @@
 //! Deliberately absent: decisions.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut, read_unaligned, read_volatile, write_unaligned, write_volatile};
 
 use aya_ebpf::EbpfContext;
@@ -58,6 +59,90 @@ impl PacketFrame<'_> {
     }
 }
 
+/// `load!(u32, from, 8)`: a word of the packet, read in one piece wherever it begins. In assembly: LLVM takes apart into
+/// bytes what has no alignment, as headers have none, while the verifier lets a program read a packet at any address
+/// where the machine can (CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS, as on x86-64 and arm64).
+macro_rules! load {
+    ($word:ident, $from:expr, $at:expr) => {{
+        let word: u64;
+        asm!(
+            concat!("{0} = *(", stringify!($word), " *)({1} + {2})"),
+            out(reg) word, in(reg) $from, const $at, options(pure, readonly, nostack)
+        );
+        word as $word
+    }};
+}
+
+/// `store!(u32, to, 8, word)`: the same to write it.
+macro_rules! store {
+    ($word:ident, $to:expr, $at:expr, $value:expr) => {
+        asm!(
+            concat!("*(", stringify!($word), " *)({0} + {2}) = {1}"),
+            in(reg) $to, in(reg) u64::from($value), const $at, options(nostack)
+        )
+    };
+}
+
+/// Says `$word!(u64, 0)` and so on: the longest words that make up a header, each with its place.
+macro_rules! each_word {
+    ($header:ty, $word:ident) => {
+        const { assert!(size_of::<$header>() < 32) };
+        if size_of::<$header>() >= 8 {
+            $word!(u64, 0);
+        }
+        if size_of::<$header>() >= 16 {
+            $word!(u64, 8);
+        }
+        if size_of::<$header>() >= 24 {
+            $word!(u64, 16);
+        }
+        if size_of::<$header>() & 4 != 0 {
+            $word!(u32, size_of::<$header>() & !7);
+        }
+        if size_of::<$header>() & 2 != 0 {
+            $word!(u16, size_of::<$header>() & !3);
+        }
+        if size_of::<$header>() & 1 != 0 {
+            $word!(u8, size_of::<$header>() & !1);
+        }
+    };
+}
+
+/// Reads a header.
+///
+/// # Safety
+/// All of it is inside the packet.
+#[inline(always)]
+unsafe fn load<T: Header>(from: *const T) -> T {
+    let mut header = MaybeUninit::<T>::uninit();
+    let to = header.as_mut_ptr().cast::<u8>();
+    macro_rules! word {
+        ($word:ident, $at:expr) => {
+            // SAFETY: the word is inside both.
+            unsafe { write_unaligned(to.add($at).cast(), load!($word, from, $at)) }
+        };
+    }
+    each_word!(T, word);
+    // SAFETY: every byte was written, and a header is valid for any.
+    unsafe { header.assume_init() }
+}
+
+/// Writes a header.
+///
+/// # Safety
+/// All of it is inside the packet.
+#[inline(always)]
+unsafe fn store<T: Header>(to: *mut T, header: &T) {
+    let from = addr_of!(*header).cast::<u8>();
+    macro_rules! word {
+        ($word:ident, $at:expr) => {
+            // SAFETY: the word is inside both.
+            unsafe { store!($word, to, $at, read_unaligned(from.add($at).cast::<$word>())) }
+        };
+    }
+    each_word!(T, word);
+}
+
 impl Frame for PacketFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
@@ -68,15 +153,15 @@ impl Frame for PacketFrame<'_> {
     fn read<T: Header>(&self, offset: usize) -> Option<T> {
         let at = self.at::<T>(offset, OFFSET_MAX)?;
         // SAFETY: `at` checked that all of `T` lies inside the packet, which stays in place while
-        // the program runs; `Header` types are valid for any bytes and have alignment 1.
-        Some(unsafe { read_unaligned(at) })
+        // the program runs; `Header` types are valid for any bytes.
+        Some(unsafe { load(at) })
     }
 
     #[inline(always)]
     fn write<T: Header>(&mut self, offset: usize, header: &T) -> Option<()> {
         let at = self.at::<T>(offset, OFFSET_MAX)?;
         // SAFETY: as in `read`; nothing holds a reference into the packet.
-        unsafe { write_unaligned(at, *header) };
+        unsafe { store(at, header) };
         Some(())
     }
 
@@ -85,7 +170,7 @@ impl Frame for PacketFrame<'_> {
     /// is).
     #[inline(always)]
     fn sum(&self, offset: usize, len: usize) -> Option<Sum> {
-        let mut rest = Rest { at: offset, left: len, sum: Sum::default() };
+        let mut rest = Rest { at: offset, left: len, sum: 0 };
         self.sum_chunks::<512, 64>(&mut rest)?;
         self.sum_chunks::<32, 16>(&mut rest)?;
         self.sum_chunks::<4, 8>(&mut rest)?;
@@ -96,27 +181,31 @@ impl Frame for PacketFrame<'_> {
                 *byte = unsafe { *self.at::<u8>(rest.at + index, SUM_OFFSET_MAX)? };
             }
         }
-        let mut sum = rest.sum;
-        sum.add_four(last);
-        Some(sum)
+        // Words of this machine's byte order were summed; swapped, a one's complement sum is that of the other order
+        // (RFC 1071 2B). At most 112 sums of 32 bits fold in three steps.
+        let sum = rest.sum + u64::from(u32::from_ne_bytes(last));
+        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let mut total = Sum::default();
+        total.add(u16::from_be(sum as u16));
+        Some(total)
     }
 }
 
 impl PacketFrame<'_> {
     /// Sums `N` bytes from `offset`, a multiple of 4 and at most 512 (the helper's limit until Linux 6.13).
     #[inline(always)]
-    fn sum_chunk<const N: usize>(&self, offset: usize) -> Option<Sum> {
+    fn sum_chunk<const N: usize>(&self, offset: usize) -> Option<u64> {
         const { assert!(N % 4 == 0 && N <= 512) };
         let start = self.at::<[u8; N]>(offset, SUM_OFFSET_MAX)?;
-        // SAFETY: all of the chunk lies inside the packet, as was just checked.
+        if N == 4 {
+            // SAFETY: all of the chunk lies inside the packet, as was just checked.
+            return Some(u64::from(unsafe { load!(u32, start, 0) }));
+        }
+        // SAFETY: as above.
         let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, start.cast(), N as u32, 0) };
-        // The helper sums words of this machine's byte order; swapped, a one's complement sum is that of the other
-        // order (RFC 1071 2B).
-        let folded = (sum as u64 & 0xffff) + (sum as u64 >> 16 & 0xffff);
-        let folded = (folded & 0xffff) + (folded >> 16);
-        let mut total = Sum::default();
-        total.add((folded as u16).swap_bytes());
-        Some(total)
+        Some(sum as u64 & 0xffff_ffff)
     }
 
     /// Sums as many whole chunks as there are left, at most `COUNT`.
@@ -126,7 +215,7 @@ impl PacketFrame<'_> {
             if rest.left < N {
                 break;
             }
-            rest.sum.add_sum(self.sum_chunk::<N>(rest.at)?);
+            rest.sum += self.sum_chunk::<N>(rest.at)?;
             rest.at += N;
             rest.left -= N;
         }
@@ -154,7 +243,7 @@ fn blur(context: &XdpContext, value: usize, mask: usize) -> usize {
 struct Rest {
     at: usize,
     left: usize,
-    sum: Sum,
+    sum: u64,
 }
 
 impl Cut for PacketFrame<'_> {

@@ -280,11 +280,16 @@ fn rewrite<F: Cut + ?Sized, K: Kernel>(frame: &mut F, link: &Link, segment: &Seg
     frame.write(0, &ethernet)?;
     frame.write(link.payload, &ip)?;
     frame.write(link.payload + size_of::<Ipv4Header>(), &tcp)?;
-    // Without tags, the longest padding: 60 bytes less 14, 20 and 20.
-    for index in 0..6 {
-        if end + index < len {
-            frame.write(end + index, &0_u8)?;
-        }
+    // Without tags, the longest padding: 60 bytes less 14, 20 and 20. At most six, by their binary digits.
+    let padding = len.saturating_sub(end);
+    if padding & 4 != 0 {
+        frame.write(end, &[0_u8; 4])?;
+    }
+    if padding & 2 != 0 {
+        frame.write(end + (padding & 4), &[0_u8; 2])?;
+    }
+    if padding & 1 != 0 {
+        frame.write(end + (padding & 6), &0_u8)?;
     }
     frame.cut(len)
 }

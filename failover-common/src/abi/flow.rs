@@ -155,7 +155,7 @@ pub struct Peer {
     pub syncs: u64,
 }
 
-pin_layout!(FlowKey, size = 36, align = 2, fields = [
+pin_layout!(FlowKey, size = 36, align = 4, fields = [
     local: Address, remote: Address, local_port: u16, remote_port: u16,
 ]);
 pin_layout!(Flow, size = 32, align = 8, fields = [

@@ -2,7 +2,7 @@
 
 /// A running sum of 16-bit words in network byte order.
 ///
-/// The sum is kept unfolded in 64 bits: 2^48 words fit before it could overflow.
+/// The sum is kept unfolded in 64 bits: 2^32 pairs of words fit before it could overflow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
@@ -16,8 +16,8 @@ impl Sum {
     /// Adds four bytes, two words.
     #[inline(always)]
     pub fn add_four(&mut self, bytes: [u8; 4]) {
-        let word = u32::from_be_bytes(bytes);
-        self.0 += u64::from(word >> 16) + u64::from(word & 0xffff);
+        // Whole: a one's complement sum of longer words folds to that of their halves (RFC 1071 2C).
+        self.0 += u64::from(u32::from_be_bytes(bytes));
     }
 
     /// Adds a header of 20 bytes, as IPv4 and TCP have them.
