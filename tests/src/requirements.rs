@@ -18,6 +18,8 @@ pub struct Built {
     pub xdp_object: PathBuf,
     /// The object for the far ends of veth pairs.
     pub pass_object: PathBuf,
+    /// The object with the bench's programs.
+    pub bench_frame_object: PathBuf,
 }
 
 impl Built {
@@ -33,6 +35,7 @@ impl Built {
             failover: path("FAILOVER_BIN")?,
             xdp_object: path("FAILOVER_XDP_OBJECT")?,
             pass_object: path("FAILOVER_LAB_PASS_OBJECT")?,
+            bench_frame_object: path("FAILOVER_BENCH_FRAME_OBJECT")?,
         })
     }
 }

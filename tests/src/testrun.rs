@@ -47,6 +47,21 @@ pub enum Verdict {
     Transmit,
 }
 
+impl Verdict {
+    /// Of a program's return value.
+    ///
+    /// # Errors
+    /// The value, when it is another one.
+    pub fn of(returned: u32) -> Result<Self, u32> {
+        match returned {
+            1 => Ok(Self::Drop),
+            2 => Ok(Self::Pass),
+            3 => Ok(Self::Transmit),
+            other => Err(other),
+        }
+    }
+}
+
 /// All that one frame did, but for map entries: those are asked for.
 #[derive(Debug)]
 pub struct Outcome {
@@ -240,8 +255,7 @@ impl TestRun {
 
     /// Runs the program and looks at nothing else: events stay in the ring.
     pub fn run(&self, ifindex: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let program = self.ebpf.program(PROGRAM).expect("the program");
-        let program: &Xdp = program.try_into().expect("the program is of type XDP");
+        let program = self.program();
         let mut out = vec![0; frame.len() + GROWTH];
         let context = context(ifindex, frame.len());
         let options = TestRunOptions {
@@ -254,13 +268,16 @@ impl TestRun {
             .test_run(options)
             .unwrap_or_else(|error| panic!("the kernel cannot run {} bytes: {error:?}", frame.len()));
         out.truncate(result.data_size_out as usize);
-        let verdict = match result.return_value {
-            1 => Verdict::Drop,
-            2 => Verdict::Pass,
-            3 => Verdict::Transmit,
-            other => panic!("the program returned {other}, which is neither PASS, DROP nor TX: {frame:02x?}"),
-        };
+        let verdict = Verdict::of(result.return_value).unwrap_or_else(|other| {
+            panic!("the program returned {other}, which is neither PASS, DROP nor TX: {frame:02x?}")
+        });
         (verdict, out)
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Xdp {
+        let program = self.ebpf.program(PROGRAM).expect("the program");
+        program.try_into().expect("the program is of type XDP")
     }
 
     /// Takes everything out of the ring.
@@ -282,6 +299,11 @@ impl TestRun {
         sum
     }
 
+    /// The same by their names.
+    pub fn counted(&self) -> Vec<(&'static str, u64)> {
+        COUNTER_NAMES.into_iter().zip(self.counters().values()).collect()
+    }
+
     /// All maps by name, as the kernel knows them.
     pub fn map_infos(&self) -> &[(&'static str, MapInfo)] {
         &self.infos
@@ -296,7 +318,7 @@ pub fn now_ns() -> u64 {
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex. The kernel takes the
 /// interface from this namespace; its first receive queue is always there.
-fn context(ifindex: u32, len: usize) -> Vec<u8> {
+pub(crate) fn context(ifindex: u32, len: usize) -> Vec<u8> {
     [0, len as u32, 0, ifindex, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 

@@ -47,7 +47,6 @@ fn a_client_sees_takeovers() -> Result<()> {
 }
 
 #[test]
-#[ignore = "this part does not measure yet"]
 fn frames_take_nanoseconds() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || xdp::measure(built, Effort::Quick));
     show("xdp", |built| Ok(Results { xdp: Some(measure(built)?), ..Results::default() }))

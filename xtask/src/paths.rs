@@ -60,6 +60,11 @@ impl Paths {
         self.bpf_object("lab-pass")
     }
 
+    /// The programs that the bench puts around the XDP program.
+    pub fn bench_frame_object(&self) -> PathBuf {
+        self.bpf_object("bench-frame")
+    }
+
     /// The product.
     pub fn failover(&self, profile: Profile) -> PathBuf {
         self.target.join(profile.directory()).join("failover")
