@@ -184,7 +184,8 @@ impl Election {
                     self.end_hold(now_ns, advertise_at_ns, until_ns);
                 }
                 if now_ns >= advertise_at_ns {
-                    self.advertise(now_ns);
+                    // Counted from when it was due, so that a thread's wake-ups do not add up; a stall is not made up for.
+                    self.advertise(if now_ns < advertise_at_ns + LATE_NS { advertise_at_ns } else { now_ns });
                 }
                 if matches!(claim, Claim::Held { .. }) && self.announce_at_ns.is_some_and(|at_ns| now_ns >= at_ns) {
                     self.announce(now_ns);
@@ -366,10 +367,11 @@ impl Election {
         self.backup_hears(advert);
     }
 
-    fn advertise(&mut self, now_ns: u64) {
+    /// An advert now; the next one an interval after `from_ns`.
+    fn advertise(&mut self, from_ns: u64) {
         let interval_ns = interval_ns(self.parameters.advert_interval_cs);
         if let State::Active { advertise_at_ns, .. } = &mut self.state {
-            *advertise_at_ns = now_ns + interval_ns;
+            *advertise_at_ns = from_ns + interval_ns;
             self.actions.push_back(Action::SendAdvert { priority: self.parameters.priority });
         }
     }

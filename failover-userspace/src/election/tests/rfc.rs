@@ -207,6 +207,22 @@ fn rfc9568_6_4_3_adverts_go_out_every_interval() {
     }
 }
 
+/// RFC 9568 6.4.3: each comes an interval after the one before. A thread that wakes a little late each time must not make
+/// the intervals longer, and one that was stalled must not send in a hurry what it owes.
+#[test]
+fn rfc9568_6_4_3_what_a_wake_up_is_late_does_not_add_up() {
+    const LITTLE: u64 = 400_000;
+    let mut driver = Driver::active();
+    for beat in 1..=100 {
+        let due = DOWN + beat * SECOND;
+        assert_eq!(driver.deadline(), Some(due));
+        assert_eq!(driver.timeout(due + LITTLE), [SEND, lease(due + LITTLE + 3 * SECOND)]);
+    }
+    let stalled = DOWN + 102 * SECOND + SECOND / 2;
+    assert_eq!(driver.timeout(stalled), [SEND, lease(stalled + 3 * SECOND)]);
+    assert_eq!(driver.deadline(), Some(stalled + SECOND));
+}
+
 #[test]
 fn rfc9568_6_4_3_a_greater_priority_wins_whatever_its_address() {
     for source in [LESSER_ADDRESS, GREATER_ADDRESS] {
