@@ -146,11 +146,11 @@ impl Threads {
         let Started { data_plane, entries, events, flow_events, own, .. } = started;
         let (flow_wishes, flow_wishes_in) = unbounded_channel();
         let (flows_config, flows_entries, own_wishes) = (config.clone(), entries.clone(), flow_wishes.downgrade());
-        let (flows, flows_ended) = spawn("flows", 0, async move || {
+        let (flows, flows_ended) = spawn("flows", None, async move || {
             Flows::new(flows_config, flows_entries, flow_events, own_wishes)?.run(replication, flow_wishes_in).await
         })?;
         let (host_config, host_entries, host_flows) = (config.clone(), entries.clone(), flow_wishes.clone());
-        let realtime_priority = config.node.realtime_priority;
+        let realtime_priority = Some(config.node.realtime_priority);
         let (host, host_ended) = spawn("host", realtime_priority, async move || {
             let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
             tokio::spawn(connection);
@@ -215,16 +215,17 @@ impl Threads {
     }
 }
 
-/// A thread with a runtime of its own; the receiver resolves when it ends, however it does.
+/// A thread with a runtime of its own; the receiver resolves when it ends, however it does. With a `realtime_priority`,
+/// which may be 0, it is one that must not be late.
 fn spawn<F: AsyncFnOnce() -> Result<()> + Send + 'static>(
     name: &str,
-    realtime_priority: u8,
+    realtime_priority: Option<u8>,
     run: F,
 ) -> Result<(thread::JoinHandle<Result<()>>, oneshot::Receiver<()>)> {
     let (ended, has_ended) = oneshot::channel();
     let run = move || {
         let _ended: oneshot::Sender<()> = ended;
-        realtime::enable(realtime_priority)?;
+        realtime_priority.map_or(Ok(()), realtime::enable)?;
         runtime()?.block_on(run())
     };
     let thread = thread::Builder::new().name(name.into()).spawn(run);
