@@ -29,7 +29,7 @@ use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
 use crate::flows::{self, Flows, leaving};
 use crate::host::{Host, News};
 use crate::interface;
-use crate::packet::FrameSender;
+use crate::packet::{FrameSender, Purpose};
 use crate::plan::Plan;
 use crate::readable::readable;
 use crate::realtime;
@@ -317,7 +317,8 @@ impl Elections {
         news: UnboundedReceiver<News>,
     ) -> Result<Self> {
         let senders = plan.interfaces.iter().map(|interface| {
-            FrameSender::open(interface.index).with_context(|| format!("on interface {}", interface.name))
+            FrameSender::open(interface.index, Purpose::Adverts)
+                .with_context(|| format!("on interface {}", interface.name))
         });
         let routers = plan.routers.iter().zip(&config.virtual_routers).enumerate().map(|(index, (place, config))| {
             let entry = started.entries.entry(index as u32).context("more virtual routers than entries")?;

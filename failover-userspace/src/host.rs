@@ -29,7 +29,7 @@ use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{self, DataPlane, Entries};
 use crate::flows;
 use crate::interface::{self, Interface};
-use crate::packet::FrameSender;
+use crate::packet::{FrameSender, Purpose};
 use crate::plan::Plan;
 use crate::refusals::Refusals;
 use crate::router::Wish;
@@ -343,7 +343,7 @@ impl Host {
         let port = Port::open(now)?;
         self.interfaces[interface] = Port { state: None, ..port };
         tracing::info!(interface = %now.name, "the interface is back");
-        Ok(FrameSender::open(now.index)?)
+        Ok(FrameSender::open(now.index, Purpose::Adverts)?)
     }
 
     /// Puts back what somebody took off, and takes off what is not wanted.
@@ -457,11 +457,12 @@ impl Host {
         if !self.entries.entry(router as u32).is_some_and(|entry| entry.is_live(clock::now_ns())) {
             return;
         }
-        for net in &self.config.virtual_routers[router].addresses {
-            let frame = arp::announcement(operation, Mac(state.mac.0), net.addr().octets());
-            if let Err(error) = sender.send(&frame) {
-                tracing::warn!(instance = %self.config.virtual_routers[router].name, %error, "an announcement did not go out");
-            }
+        let virtual_router = &self.config.virtual_routers[router];
+        let announce = |net: &ipnet::Ipv4Net| arp::announcement(operation, Mac(state.mac.0), net.addr().octets());
+        let frames: Vec<_> = virtual_router.addresses.iter().map(announce).collect();
+        let frames: Vec<&[u8]> = frames.iter().map(AsRef::as_ref).collect();
+        if let Err((count, error)) = sender.send_patiently(&frames) {
+            tracing::warn!(instance = %virtual_router.name, count, %error, "announcements did not go out");
         }
     }
 
@@ -494,7 +495,8 @@ impl Host {
 
 impl Port {
     fn open(state: &Interface) -> Result<Self> {
-        let sender = FrameSender::open(state.index).with_context(|| format!("on interface {}", state.name))?;
+        let sender = FrameSender::open(state.index, Purpose::Announcements);
+        let sender = sender.with_context(|| format!("on interface {}", state.name))?;
         Ok(Self { name: state.name.clone(), state: Some(state.clone()), sender: Some(sender), index: state.index })
     }
 }

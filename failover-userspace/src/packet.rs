@@ -5,6 +5,8 @@
 
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
 
 use failover_common::wire::vrrp::GROUP_IPV4;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
@@ -14,9 +16,15 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStora
 /// the default queueing discipline.
 const SOCKET_PRIORITY: u32 = 6;
 
-/// Bytes of frames that wait for the interface, as the kernel counts them (about 1 kB each): all virtual routers' adverts,
-/// twice. The kernel gives twice what is asked for, up to `net.core.wmem_max`.
-const SEND_BUFFER: usize = 256 * 1024;
+/// What a socket is for: how many of its frames may wait in the interface, as bytes of the kernel's memory (about 1 kB
+/// each). The kernel gives twice what is asked for, up to `net.core.wmem_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// All virtual routers' at once.
+    Adverts = 256 * 1024,
+    /// Never so many that an advert finds no room: queues and rings take 256 frames or more.
+    Announcements = 32 * 1024,
+}
 
 /// A packet socket bound to one interface. Closing it leaves the multicast group.
 #[derive(Debug)]
@@ -31,7 +39,7 @@ impl FrameSender {
     ///
     /// # Errors
     /// Those of the system calls, with which one it was.
-    pub fn open(ifindex: u32) -> io::Result<Self> {
+    pub fn open(ifindex: u32, purpose: Purpose) -> io::Result<Self> {
         let context =
             |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
         // Protocol 0: nothing is received on it.
@@ -41,7 +49,7 @@ impl FrameSender {
         socket.set_nonblocking(true)?;
         // The traffic class inside the queueing discipline; DSCP CS6 is in the frame itself.
         let _ = socket.set_priority(SOCKET_PRIORITY);
-        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        let _ = socket.set_send_buffer_size(purpose as usize);
         let membership = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(context("opening a UDP socket"))?;
         membership
             .join_multicast_v4_n(&Ipv4Addr::from(GROUP_IPV4), &InterfaceIndexOrAddress::Index(ifindex))
@@ -56,6 +64,27 @@ impl FrameSender {
     /// of send(2): the frame did not go out.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.socket.send(frame).map(drop)
+    }
+
+    /// Hands over whole frames of which each matters and none is urgent: where the interface has no room, it waits a
+    /// little. Blocks for 20 ms at most.
+    ///
+    /// # Errors
+    /// As [`Self::send`], of the first that did not go out, with how many were left.
+    pub fn send_patiently(&self, frames: &[&[u8]]) -> Result<(), (usize, io::Error)> {
+        const PAUSE: Duration = Duration::from_micros(200);
+        let is_full = |error: &io::Error| [Some(libc::EAGAIN), Some(libc::ENOBUFS)].contains(&error.raw_os_error());
+        let mut pauses_left = 100;
+        for (number, frame) in frames.iter().enumerate() {
+            while let Err(error) = self.send(frame) {
+                if pauses_left == 0 || !is_full(&error) {
+                    return Err((frames.len() - number, error));
+                }
+                pauses_left -= 1;
+                thread::sleep(PAUSE);
+            }
+        }
+        Ok(())
     }
 
     /// Hands whole frames to the kernel, in this order and in as few system calls as it allows, and says of each what
