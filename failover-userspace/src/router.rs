@@ -579,3 +579,6 @@ fn advert_of(heard: &Heard) -> HeardAdvert {
         interval_cs: heard.interval_cs,
     }
 }
+
+#[cfg(test)]
+mod tests;
