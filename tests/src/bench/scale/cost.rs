@@ -100,11 +100,8 @@ fn cpu_ns(pid: Pid) -> Result<u64> {
     anyhow::ensure!(refused == 0, "process {pid:?} has no CPU clock: {}", std::io::Error::from_raw_os_error(refused));
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live timespec.
-    anyhow::ensure!(
-        unsafe { libc::clock_gettime(clock, &raw mut time) } == 0,
-        "reading a CPU clock: {}",
-        std::io::Error::last_os_error()
-    );
+    let read = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    anyhow::ensure!(read == 0, "reading a CPU clock: {}", std::io::Error::last_os_error());
     Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 

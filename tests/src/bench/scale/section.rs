@@ -182,8 +182,11 @@ impl Results {
     }
 }
 
+/// A column's name, decimal places and figure.
+type Column<'a> = (&'a str, usize, &'a dyn Fn(&Load) -> f64);
+
 /// A row for each setting, in which each figure stands for both.
-fn table(results: &Results, figures: &[(&str, usize, &dyn Fn(&Load) -> f64)]) -> String {
+fn table(results: &Results, figures: &[Column<'_>]) -> String {
     let mut text = String::from("| adverts | routers |");
     for (name, ..) in figures {
         for system in SYSTEMS {
@@ -324,4 +327,21 @@ It also hears when each address is announced, and asks for all of them afterward
 Milliseconds above the floor: median / 99th percentile / greatest of all routers in all rounds.
 ";
 
-const FINDINGS: &str = "";
+const FINDINGS: &str = "\
+### What was found and done
+
+What is cheap by design: a Backup's kernel checks and timestamps an advert without waking anybody, so its controller looks about once in three intervals for all of its routers together; adverts are built once; one packet socket per interface receives nothing.
+
+What was not, with 256 routers and 4,096 addresses; the figures of this list are of development (two builds in turn, two runs each, all under SCHED_RR beside other work):
+
+- Deadlines drifted, because each interval began when the last advert had been sent. Counted from when it was due, 256 routers at 10 ms wake their controller 101 times a second instead of 151 to 181, and no advert was late where up to 256 in 100,000 had been.
+- Adverts that are due together now go out in one system call, and wishes and log lines wait until every router has its lease. The CPU time of the Active fell from 2.7 to 3.2% of a core to 2.3 to 2.7%.
+- Of 205 routers that take over together most came more than half a millisecond after their deadlines, and then have to advertise first and hold for 2 ms. Median of the first answer at 100 ms adverts: 7.0 ms before, 1.1 ms after; 99th percentile 14 ms before, 4.7 ms after.
+- 8,192 announcements a round overflowed the interface's queue: many were lost, each with a line in the log, and so were adverts, which were tried again a tenth of an interval later. The announcements' socket may now fill a part of the queue only, and waits for room. Last address announced: 500 ms before, 170 ms after.
+
+What remains: the last announcement is behind 4,096 addresses that the kernel puts on one interface, one by one.
+The client's neighbours that have the old node's hardware address in their tables wait for it.
+At 10 ms adverts a takeover of 4,096 addresses is not published: both nodes, the switch and the client share two cores here, and the host threads of the two nodes, which run at the election's priority, can take the CPU for longer than a lease of 30 ms.
+
+keepalived is measured without `--log-detail`: with it, its log was most of its work at 4,096 addresses, and the figures were several times worse.
+";

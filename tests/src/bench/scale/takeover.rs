@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ANNOUNCED: Duration = Duration::from_secs(7);
 /// Requests of one system call.
 const BURST: usize = 128;
+/// What send(2) says when the client's own interface has no room.
+const FULL: [Option<i32>; 2] = [Some(libc::ENOBUFS), Some(libc::EAGAIN)];
 /// The client's address.
 const ASKER: [u8; 4] = [192, 0, 2, 100];
 
@@ -240,7 +242,7 @@ impl Watch {
     fn send(&self, frames: &[Vec<u8>]) -> Result<()> {
         for some in frames.chunks(BURST) {
             match self.socket.send_all(some) {
-                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return Err(error.into()),
+                Err(error) if !FULL.contains(&error.raw_os_error()) => return Err(error.into()),
                 _ => {}
             }
         }
