@@ -102,7 +102,14 @@ pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
     for setting in &plan.takeovers {
         for system in [System::Ours, System::Keepalived] {
             let takeover = takeover::measure(built, system, *setting, plan.takeover_rounds);
-            let takeover = takeover.with_context(|| format!("{system:?}, {setting:?}"))?;
+            let takeover = match takeover {
+                // How keepalived bears it is a result, too.
+                Err(error) if system == System::Keepalived => {
+                    let failure = error.root_cause().to_string().lines().next().map(String::from);
+                    Takeover { system, setting: *setting, rounds: Vec::new(), failure }
+                }
+                takeover => takeover.with_context(|| format!("{system:?}, {setting:?}"))?,
+            };
             println!("scale: {}", section::takeover_line(&takeover));
             takeovers.push(takeover);
         }

@@ -125,6 +125,9 @@ pub(super) fn load_line(load: &Load) -> String {
 /// Takeovers in one line.
 pub(super) fn takeover_line(takeover: &Takeover) -> String {
     let Setting { addresses, interval_ms, .. } = takeover.setting;
+    if let Some(failure) = &takeover.failure {
+        return format!("{:<10} {addresses:>4} addresses, {interval_ms:>3} ms: {failure}", takeover.system.name());
+    }
     format!(
         "{:<10} {addresses:>4} addresses, {interval_ms:>3} ms: adverts {}, answered {}, announced {} ms above the floor (median, \
          p99, max)",
@@ -275,6 +278,12 @@ fn takeover_table(results: &Results) -> String {
             takeover.rounds.iter().map(|round| round.asked - round.answered).sum::<usize>(),
             takeover.rounds.iter().map(|round| round.unannounced).sum::<usize>(),
         );
+    }
+    for Takeover { system, setting, failure, .. } in &results.takeovers {
+        if let Some(failure) = failure {
+            let _ =
+                writeln!(text, "\n{} was not measured with {} addresses: {failure}.", system.name(), setting.addresses);
+        }
     }
     text
 }

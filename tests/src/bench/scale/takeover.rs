@@ -48,6 +48,8 @@ pub struct Takeover {
     pub setting: Setting,
     /// One cut each.
     pub rounds: Vec<Round>,
+    /// Why there are none: the pair did not get to serve.
+    pub failure: Option<String>,
 }
 
 /// One cable cut. Milliseconds above the floor of the virtual router.
@@ -79,7 +81,7 @@ pub(super) fn measure(built: &Built, system: System, setting: Setting, rounds: u
         round(&mut pair, number)
     });
     let rounds = rounds.collect::<Result<_>>()?;
-    Ok(Takeover { system, setting, rounds })
+    Ok(Takeover { system, setting, rounds, failure: None })
 }
 
 /// What the client knows so far; times are CLOCK_REALTIME nanoseconds.
