@@ -6,17 +6,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::wait;
 
-/// How a hog is scheduled.
+/// How a thread is scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// As everything is.
     Normal,
-    /// SCHED_FIFO at this priority, on a core of its own as long as there are cores.
+    /// SCHED_FIFO at this priority; a hog is on a core of its own as long as there are cores.
     Fifo(u8),
 }
 
@@ -39,27 +40,15 @@ pub fn hog(hogs: &[(usize, Class)], length: Duration) -> Result<Duration> {
 }
 
 fn spin(number: usize, class: Class, end: Instant) -> Result<Duration> {
-    if let Class::Fifo(priority) = class {
+    if class != Class::Normal {
         pin(number % cores())?;
-        real_time(priority)?;
+        schedule(None, class)?;
     }
     while Instant::now() < end {
         std::hint::spin_loop();
     }
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Ok(Duration::new(used.tv_sec.cast_unsigned(), used.tv_nsec as u32))
-}
-
-/// Schedules the calling thread under SCHED_FIFO.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn real_time(priority: u8) -> Result<()> {
-    let parameters = libc::sched_param { sched_priority: i32::from(priority) };
-    // SAFETY: 0 is the calling thread; the pointer is to a live, initialised struct.
-    let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } != 0;
-    ensure!(!refused, "SCHED_FIFO was refused: {}", io::Error::last_os_error());
-    Ok(())
 }
 
 /// How many cores this process may use.
@@ -72,9 +61,33 @@ pub fn cores() -> usize {
 /// # Errors
 /// When there is none of that number.
 pub fn pin(core: usize) -> Result<()> {
+    pin_thread(None, core)
+}
+
+/// Binds a thread to a core; without one the calling thread.
+///
+/// # Errors
+/// As [`pin`].
+pub fn pin_thread(thread: Option<Pid>, core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
-    sched_setaffinity(None, &set).with_context(|| format!("binding a thread to core {core}"))
+    sched_setaffinity(thread, &set).with_context(|| format!("binding a thread to core {core}"))
+}
+
+/// Schedules a thread, a kernel's perhaps; without one the calling thread.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn schedule(thread: Option<Pid>, class: Class) -> Result<()> {
+    let (policy, priority) = match class {
+        Class::Normal => (libc::SCHED_OTHER, 0),
+        Class::Fifo(priority) => (libc::SCHED_FIFO, priority),
+    };
+    let parameters = libc::sched_param { sched_priority: i32::from(priority) };
+    // SAFETY: 0 is the calling thread; the pointer is to a live, initialised struct.
+    let refused = unsafe { libc::sched_setscheduler(Pid::as_raw(thread), policy, &raw const parameters) } != 0;
+    ensure!(!refused, "{class:?} was refused: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 /// Schedules this process's new threads of these names, each named as often as there are, before every other

@@ -22,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::arp_probe::ArpProbe;
 use crate::daemon::Daemon;
-use crate::hogs::real_time;
+use crate::hogs::{Class, schedule};
 use crate::netns::{Netns, finish, run};
 use crate::requirements::Built;
 
@@ -211,7 +211,7 @@ impl Lab {
     /// When the kernel refuses.
     pub fn pull_cable(&self, name: &str) -> Result<()> {
         self.switch.enter(|| {
-            real_time(PULL_PRIORITY)?;
+            schedule(None, Class::Fifo(PULL_PRIORITY))?;
             shut(name).with_context(|| format!("shutting the port {name}"))
         })
     }

@@ -95,13 +95,21 @@ impl Netns {
     /// # Errors
     /// When the namespace cannot be entered, or what `inside` returns.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let file = File::open(self.path()).with_context(|| format!("opening {}", self.path().display()))?;
         let entered = || {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .with_context(|| format!("entering {}", self.name))?;
+            self.move_in()?;
             inside()
         };
         thread::scope(|scope| scope.spawn(entered).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Moves the calling thread into it, for good.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn move_in(&self) -> Result<()> {
+        let file = File::open(self.path()).with_context(|| format!("opening {}", self.path().display()))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("entering {}", self.name))
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Built {
     pub pass_object: PathBuf,
     /// The object with the bench's programs.
     pub bench_frame_object: PathBuf,
+    /// The object of the bench's client.
+    pub flood_object: PathBuf,
 }
 
 impl Built {
@@ -36,6 +38,7 @@ impl Built {
             xdp_object: path("FAILOVER_XDP_OBJECT")?,
             pass_object: path("FAILOVER_LAB_PASS_OBJECT")?,
             bench_frame_object: path("FAILOVER_BENCH_FRAME_OBJECT")?,
+            flood_object: path("FAILOVER_BENCH_FLOOD_OBJECT")?,
         })
     }
 }

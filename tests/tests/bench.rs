@@ -53,14 +53,12 @@ fn frames_take_nanoseconds() -> Result<()> {
 }
 
 #[test]
-#[ignore = "this part does not measure yet"]
 fn floods_are_answered() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || stack::measure(built, Effort::Quick));
     show("stack", |built| Ok(Results { stack: Some(measure(built)?), ..Results::default() }))
 }
 
 #[test]
-#[ignore = "this part does not measure yet"]
 fn many_routers_cost() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || scale::measure(built, Effort::Quick));
     show("scale", |built| Ok(Results { scale: Some(measure(built)?), ..Results::default() }))

@@ -65,6 +65,11 @@ impl Paths {
         self.bpf_object("bench-frame")
     }
 
+    /// The bench's client: a generator of frames, and a counter of answers.
+    pub fn bench_flood_object(&self) -> PathBuf {
+        self.bpf_object("bench-flood")
+    }
+
     /// The product.
     pub fn failover(&self, profile: Profile) -> PathBuf {
         self.target.join(profile.directory()).join("failover")

@@ -89,7 +89,7 @@ fn arrived(scene: &Scene) -> Result<u64> {
 
 /// An advert for the lab's virtual router that is right in every field: scapy's, with another priority, source and
 /// interval (100 ms). The checksum covers a pseudo-header, which is the form that both makes accept.
-fn advert(priority: u8, source: [u8; 4]) -> Vec<u8> {
+pub(crate) fn advert(priority: u8, source: [u8; 4]) -> Vec<u8> {
     let mut frame = frame("v3 one address");
     frame[26..30].copy_from_slice(&source);
     frame[36] = priority;

@@ -6,7 +6,7 @@
 //! machine's real-time clock, which others use; nothing here reads it.
 
 mod filter;
-mod floods;
+pub(crate) mod floods;
 mod links;
 mod load;
 mod outcome;

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::hogs::{Class, schedule};
+
 /// What a daemon has used since it started, all its processes and threads together.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Used {
@@ -72,14 +74,7 @@ pub(super) fn wire_threads() -> Result<Vec<Pid>> {
 
 /// Puts them before everything else: a wire waits for no daemon.
 pub(super) fn prefer_wire() -> Result<()> {
-    let parameters = libc::sched_param { sched_priority: 1 };
-    for pid in wire_threads()? {
-        let thread = pid.as_raw_nonzero().get();
-        // SAFETY: the pointer is to a live, initialised struct.
-        let refused = unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) } != 0;
-        anyhow::ensure!(!refused, "SCHED_FIFO was refused: {}", std::io::Error::last_os_error());
-    }
-    Ok(())
+    wire_threads()?.into_iter().try_for_each(|thread| schedule(Some(thread), Class::Fifo(1)))
 }
 
 /// Nanoseconds that the machine's processors were not idle, since boot.
