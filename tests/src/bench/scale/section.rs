@@ -334,6 +334,7 @@ The floor of each virtual router is its Active_Down_Interval, counted from when 
 From then on the client asks by ARP for one address of every fourth router, once a millisecond (five times, for the one address) until the new Active answers; routers and addresses change from round to round.
 It also hears when each address is announced, and asks for all of them afterwards.
 Milliseconds above the floor: median / 99th percentile / greatest of all routers in all rounds.
+
 ";
 
 const FINDINGS: &str = "\
