@@ -142,10 +142,14 @@ What made it cheaper, on the machine that it was developed on, nanoseconds with 
 | the last 32 bytes of a checksum added up instead of one `bpf_csum_diff` for each 4 | 8.8 | 48.7 | 65.3 | 63.3 | 126.5 |
 | addresses aligned and compared by words, padding zeroed by words | 8.9 | 49.6 | 57.8 | 63.2 | 117.5 |
 
+What is left of a stale segment's reset is at the edge of its bar: 117 ns on a quiet machine, up to 121 with work on the other core.
+By leaving one thing out at a time: 9 ns are the checksum of the segment, 9 the table of peers' flows, 7 the look whether its source is an address of ours, 3 the IP header's checksum, 2 the token; the options and the address's own counter cannot be told from nothing. None of them can go.
+
 What was tried and gained nothing:
 
 - the instruction set's third version (`-Ctarget-cpu=v3`): fewer instructions, the same time;
 - adding up headers from where they were read to instead of from the packet: nothing for IPv4; for TCP the verifier gives up (a million instructions);
+- the last 31 bytes of a checksum in pieces of 16, 8 and 4 instead of 4 each;
 - a token bucket without a division: a nanosecond, at the edge of what can be told.
 
 What was left alone:
