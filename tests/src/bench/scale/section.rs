@@ -11,8 +11,6 @@ use crate::bench::stats::Summary;
 
 /// Both, ours first.
 const SYSTEMS: [System; 2] = [System::Ours, System::Keepalived];
-/// The most virtual routers that are measured; the bar is about them.
-const MOST_ROUTERS: usize = 256;
 
 impl System {
     /// Its name.
@@ -27,12 +25,13 @@ impl System {
 /// The CPU time of both daemons, and the takeover of many addresses.
 pub fn bars(results: &Results) -> Vec<Bar> {
     let mut bars = Vec::new();
-    let largest = results.settings().into_iter().filter(|setting| setting.routers == MOST_ROUTERS);
-    for setting in largest {
+    let most = results.settings().into_iter().map(|setting| setting.routers).max();
+    for setting in results.settings().into_iter().filter(|setting| Some(setting.routers) == most) {
         for (role, cpu) in [("Active", cpu_active as fn(&Load) -> f64), ("Backup", cpu_backup)] {
             let median = |system| Some(Summary::of(&results.of(system, setting, cpu))?.p50);
             if let (Some(ours), Some(theirs)) = (median(System::Ours), median(System::Keepalived)) {
-                let what = format!("CPU of the {role}, {MOST_ROUTERS} routers, {} ms adverts", setting.interval_ms);
+                let what =
+                    format!("CPU of the {role}, {} routers, {} ms adverts", setting.routers, setting.interval_ms);
                 bars.push(Bar::at_most(what, 0.5, ours / theirs, "of keepalived's"));
             }
         }
