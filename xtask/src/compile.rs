@@ -38,12 +38,7 @@ pub fn all(paths: &Paths, packages: &Packages, profile: Profile, host: Host) -> 
     let mut command = ebpf_cargo(paths, &compiler, "build");
     command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
     exec::run(command.arg("--target-dir").arg(paths.bpf_target()), "building the eBPF objects")?;
-    let objects = [
-        paths.xdp_object(),
-        paths.lab_pass_object(),
-        paths.bench_frame_object(),
-        paths.bench_flood_object(),
-    ];
+    let objects = [paths.xdp_object(), paths.lab_pass_object(), paths.bench_frame_object(), paths.bench_flood_object()];
     for object in objects {
         if !object.exists() {
             bail!("the eBPF build succeeded, and {} is not there", object.display());

@@ -5,10 +5,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::frames::Flood;
@@ -95,14 +95,15 @@ pub fn sample(pair: &mut Pair, load: Load, time: Duration) -> Result<Sample> {
         let before: Result<_> = look();
         thread::sleep(time);
         let after = look();
-        generator.stop()?;
-        began?;
-        // Ends both.
-        from.shutdown(Shutdown::Both)?;
-        to.shutdown(Shutdown::Both)?;
+        let is_over = threads.iter().any(ScopedJoinHandle::is_finished);
+        let stopped = generator.stop();
+        // Ends both threads. The second end may be gone with the first.
+        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
         for thread in threads {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
+        began.and(stopped)?;
+        ensure!(!is_over, "the connection ended under {}", load.title());
         let ((from_at, bytes, sent, answers), after) = (before?, after?);
         anyhow::Ok(Sample {
             time_s: (after.0 - from_at).as_secs_f64(),
