@@ -26,6 +26,16 @@ pub enum System {
     Keepalived,
 }
 
+impl System {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "failover",
+            Self::Keepalived => "keepalived",
+        }
+    }
+}
+
 /// How a node is set up; all else is each make's default.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
@@ -196,7 +206,10 @@ impl Node {
     pub fn is_backup(&self) -> bool {
         match self {
             Self::Ours(daemon) => are_backups(daemon.pin_path()).unwrap_or(false),
-            Self::Keepalived(keepalived) => keepalived.states().values().all(|state| state == "BACKUP"),
+            Self::Keepalived(keepalived) => {
+                let states = keepalived.states();
+                !states.is_empty() && states.values().all(|state| state == "BACKUP")
+            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! What many virtual routers cost, and how long many addresses take to move: ours and keepalived's, in turn.
 //!
-//! `pair` sets up, `load` watches a steady pair, `takeover` cuts the Active's cable, `cost` counts, `section` tells.
+//! `pair` sets up, `load` watches a steady pair, `taken` cuts the Active's cable, `cost` counts, `section` tells.
 //! Deliberately absent: other makes' configuration tricks. Each has what its users have by default.
 
 mod cost;
 mod load;
 mod pair;
 mod section;
-mod takeover;
+mod taken;
 
 use std::time::Duration;
 
@@ -15,21 +15,13 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Effort;
+use crate::node::System;
 use crate::requirements::Built;
 
 pub use cost::Used;
 pub use load::{Daemon, Load, Punctuality};
 pub use section::{bars, plots, section};
-pub use takeover::{Round, Takeover};
-
-/// Whose daemons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum System {
-    /// failover
-    Ours,
-    /// The real keepalived.
-    Keepalived,
-}
+pub use taken::{Round, Takeover};
 
 /// How both nodes are set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +93,7 @@ pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
     }
     for setting in &plan.takeovers {
         for system in [System::Ours, System::Keepalived] {
-            let takeover = takeover::measure(built, system, *setting, plan.takeover_rounds);
+            let takeover = taken::measure(built, system, *setting, plan.takeover_rounds);
             let takeover = match takeover {
                 // How keepalived bears it is a result, too.
                 Err(error) if system == System::Keepalived => {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::Setting;
 use super::cost::{self, Used};
-use super::pair::{Node, Pair};
-use super::{Setting, System};
+use super::pair::{self, Pair};
+use crate::node::{Node, System};
 use crate::requirements::Built;
 
 /// How often the client's tape is read.
@@ -72,10 +73,10 @@ pub struct Punctuality {
 pub(super) fn measure(built: &Built, system: System, setting: Setting, window: Duration) -> Result<Load> {
     let mut pair = Pair::start(built, system, setting)?;
     let wire_threads = cost::wire_threads()?;
-    let processes = [pair.a.processes()?, pair.b.processes()?];
+    let processes = [pair.a.processes(), pair.b.processes()];
     let used =
         |processes: &[Vec<_>; 2]| -> Result<[Used; 2]> { Ok([Used::of(&processes[0])?, Used::of(&processes[1])?]) };
-    let changes = [pair.a.role_changes()?, pair.b.role_changes()?];
+    let changes = [pair::role_changes(&pair.a)?, pair::role_changes(&pair.b)?];
     pair.hearing.drain(drop)?;
     pair.hearing.missed()?;
     let start = Instant::now();
@@ -105,8 +106,8 @@ pub(super) fn measure(built: &Built, system: System, setting: Setting, window: D
             used: after.0[edge].since(before.0[edge]),
             resident_kib,
             resident_max_kib,
-            maps_bytes: node.maps_bytes()?,
-            role_changes: node.role_changes()? - changes[edge],
+            maps_bytes: pair::maps_bytes(node)?,
+            role_changes: pair::role_changes(node)? - changes[edge],
         })
     };
     Ok(Load {

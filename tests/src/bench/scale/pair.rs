@@ -8,13 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Pid;
 
-use super::{Setting, System, cost};
-use crate::daemon::Daemon;
+use super::{Setting, cost};
 use crate::keepalived::Keepalived;
 use crate::lab::{INTERFACE, INTERFACE_2, Lab};
 use crate::netns::run;
+use crate::node::{Node, System};
 use crate::requirements::Built;
 use crate::tape::{self, Tape};
 use crate::wait;
@@ -36,12 +35,6 @@ pub(super) struct Pair {
     pub(super) hearing: Hearing,
     pub(super) setting: Setting,
     pub(super) lab: Lab,
-}
-
-/// A daemon of either make.
-pub(super) enum Node {
-    Ours(Box<Daemon>),
-    Keepalived(Keepalived),
 }
 
 /// What the client hears of adverts, on all its interfaces.
@@ -71,9 +64,9 @@ impl Pair {
         thread_ports(&lab, setting.networks())?;
         cost::prefer_wire()?;
         let mut hearing = Hearing::open(&lab, setting)?;
-        let a = Node::start(&lab, system, setting, 0)?;
-        hearing.await_all(setting, &mut |advert| advert.is_from_a).with_context(|| a.log())?;
-        let b = Node::start(&lab, system, setting, 1)?;
+        let a = start(&lab, system, setting, 0)?;
+        hearing.await_all(setting, &mut |advert| advert.is_from_a).with_context(|| last_words(&a))?;
+        let b = start(&lab, system, setting, 1)?;
         let mut pair = Self { a, b, hearing, setting, lab };
         pair.settle()?;
         Ok(pair)
@@ -93,14 +86,14 @@ impl Pair {
                 })?;
                 thread::sleep(Duration::from_millis(10));
             }
-            if alone && heard.iter().all(|heard| *heard) && self.b.listens(self.setting.routers) {
+            if alone && heard.iter().all(|heard| *heard) && self.b.is_backup() {
                 return Ok(());
             }
             ensure!(
                 start.elapsed() < 2 * wait::PATIENCE,
                 "edge-a does not serve alone\nedge-a:\n{}\nedge-b:\n{}",
-                self.a.log(),
-                self.b.log()
+                last_words(&self.a),
+                last_words(&self.b)
             );
         }
     }
@@ -169,74 +162,49 @@ impl Setting {
     }
 }
 
-impl Node {
-    fn start(lab: &Lab, system: System, setting: Setting, edge: usize) -> Result<Self> {
-        let name = ["edge-a", "edge-b"][edge];
-        Ok(match system {
-            System::Ours => {
-                let mut daemon = lab.daemon_with(name, &setting.ours(edge))?;
-                daemon.start_and_wait()?;
-                Self::Ours(Box::new(daemon))
-            }
-            System::Keepalived => Self::Keepalived(Keepalived::start_with(
-                lab.station(name)?,
-                lab.directory(),
-                &setting.keepalived(edge),
-            )?),
-        })
+/// Starts a daemon of either make.
+fn start(lab: &Lab, system: System, setting: Setting, edge: usize) -> Result<Node> {
+    let name = ["edge-a", "edge-b"][edge];
+    if system == System::Keepalived {
+        let (netns, text) = (lab.station(name)?, setting.keepalived(edge));
+        return Ok(Node::Keepalived(Keepalived::start_with(netns, lab.directory(), &text)?));
     }
+    let mut daemon = lab.daemon_with(name, &setting.ours(edge))?;
+    daemon.start_and_wait()?;
+    Ok(Node::Ours(Box::new(daemon)))
+}
 
-    /// Its processes.
-    pub(super) fn processes(&self) -> Result<Vec<Pid>> {
-        match self {
-            Self::Ours(daemon) => Ok(vec![daemon.process()?]),
-            Self::Keepalived(keepalived) => Ok(keepalived.processes()),
+/// Changes of role so far, of all its virtual routers.
+pub(super) fn role_changes(node: &Node) -> Result<u64> {
+    Ok(match node {
+        Node::Ours(daemon) => {
+            let status = daemon.status()?;
+            let routers = status["virtual_routers"].as_array().context("a status without virtual routers")?;
+            routers.iter().filter_map(|router| router["transitions"].as_u64()).sum()
         }
-    }
+        Node::Keepalived(keepalived) => keepalived.log().matches(" STATE").count() as u64,
+    })
+}
 
-    /// Changes of role so far, of all its virtual routers.
-    pub(super) fn role_changes(&self) -> Result<u64> {
-        Ok(match self {
-            Self::Ours(daemon) => {
-                let status = daemon.status()?;
-                let routers = status["virtual_routers"].as_array().context("a status without virtual routers")?;
-                routers.iter().filter_map(|router| router["transitions"].as_u64()).sum()
-            }
-            Self::Keepalived(keepalived) => keepalived.log().matches(" STATE").count() as u64,
-        })
+/// Bytes of its pinned maps, as the kernel accounts them; none of keepalived.
+pub(super) fn maps_bytes(node: &Node) -> Result<u64> {
+    let Node::Ours(daemon) = node else { return Ok(0) };
+    let mut total = 0;
+    for entry in std::fs::read_dir(daemon.pin_path())? {
+        let path = entry?.path();
+        let shown = run("bpftool", &["-j", "map", "show", "pinned", path.to_str().context("a path")?]);
+        let Ok(text) = shown else { continue };
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        total += json["bytes_memlock"].as_u64().unwrap_or_default();
     }
+    Ok(total)
+}
 
-    /// Bytes of its pinned maps, as the kernel accounts them; none of keepalived.
-    pub(super) fn maps_bytes(&self) -> Result<u64> {
-        let Self::Ours(daemon) = self else { return Ok(0) };
-        let mut total = 0;
-        for entry in std::fs::read_dir(daemon.pin_path())? {
-            let path = entry?.path();
-            let shown = run("bpftool", &["-j", "map", "show", "pinned", path.to_str().context("a path")?]);
-            let Ok(text) = shown else { continue };
-            let json: serde_json::Value = serde_json::from_str(&text)?;
-            total += json["bytes_memlock"].as_u64().unwrap_or_default();
-        }
-        Ok(total)
-    }
-
-    /// Whether all its virtual routers listen.
-    fn listens(&self, routers: usize) -> bool {
-        match self {
-            Self::Ours(_) => true,
-            Self::Keepalived(keepalived) => keepalived.log().matches("Entering BACKUP STATE").count() >= routers,
-        }
-    }
-
-    /// The end of its log.
-    pub(super) fn log(&self) -> String {
-        let log = match self {
-            Self::Ours(daemon) => daemon.log(),
-            Self::Keepalived(keepalived) => keepalived.log(),
-        };
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(10)..].join("\n")
-    }
+/// The end of its log.
+pub(super) fn last_words(node: &Node) -> String {
+    let log = node.log();
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
 impl Hearing {

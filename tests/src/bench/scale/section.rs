@@ -4,23 +4,14 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::{Load, Results, Round, Setting, System, Takeover};
+use super::{Load, Results, Round, Setting, Takeover};
 use crate::bench::Bar;
 use crate::bench::plot::{self, Chart, Plot, Scale};
 use crate::bench::stats::Summary;
+use crate::node::System;
 
 /// Both, ours first.
 const SYSTEMS: [System; 2] = [System::Ours, System::Keepalived];
-
-impl System {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "failover",
-            Self::Keepalived => "keepalived",
-        }
-    }
-}
 
 /// The CPU time of both daemons, and the takeover of many addresses.
 pub fn bars(results: &Results) -> Vec<Bar> {

@@ -12,11 +12,12 @@ use anyhow::{Result, ensure};
 use failover_userspace::election::timing::active_down_ns;
 use serde::{Deserialize, Serialize};
 
-use super::pair::{PRIORITIES, Pair};
-use super::{Setting, System};
+use super::Setting;
+use super::pair::{PRIORITIES, Pair, last_words};
 use crate::arp_probe::request;
 use crate::frames::{ARP, FrameSocket};
 use crate::lab::INTERFACE;
+use crate::node::System;
 use crate::requirements::Built;
 use crate::tape::{self, Tape};
 
@@ -114,7 +115,7 @@ fn round(pair: &mut Pair, number: usize) -> Result<Round> {
     pair.lab.set_cable("edge-a", false)?;
     let cut = Instant::now();
     while !watch.is_answered() || (watch.unannounced() > 0 && cut.elapsed() < ANNOUNCED) {
-        ensure!(cut.elapsed() < PATIENCE, "not every virtual router was taken over; edge-b:\n{}", pair.b.log());
+        ensure!(cut.elapsed() < PATIENCE, "not every virtual router was taken over; edge-b:\n{}", last_words(&pair.b));
         let start = Instant::now();
         watch.hear(pair)?;
         watch.ask()?;
