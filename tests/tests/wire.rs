@@ -162,8 +162,9 @@ fn gratuitous(mac: [u8; 6], operation: u8, address: [u8; 4]) -> Vec<u8> {
 fn assert_takeover(scene: &Scene, priority: u8, addresses: &[[u8; 4]]) -> Result<()> {
     let first = scene.next()?;
     ensure!(is_vrrp(&first) && first[36] == priority, "no advert comes first: {first:02x?}");
-    for address in addresses {
-        for operation in [1, 2] {
+    // Every address in one form before any in the other: no address waits for another's second.
+    for operation in [1, 2] {
+        for address in addresses {
             let mut frame = scene.next()?;
             while is_vrrp(&frame) {
                 frame = scene.next()?;
