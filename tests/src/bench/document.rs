@@ -45,6 +45,16 @@ fn plots(results: &Results) -> Result<Vec<Plot>> {
 pub fn document(results: &Results) -> String {
     let mut text = String::from(HEAD);
     let _ = write!(text, "## The bars\n\n{}", bars(results));
+    let measured = [
+        ("failover", results.failover.is_some()),
+        ("xdp", results.xdp.is_some()),
+        ("stack", results.stack.is_some()),
+        ("scale", results.scale.is_some()),
+    ];
+    let missing: Vec<_> = measured.iter().filter(|(_, is_there)| !is_there).map(|(part, _)| *part).collect();
+    if !missing.is_empty() {
+        let _ = writeln!(text, "\nNot measured yet: {}.", missing.join(", "));
+    }
     text += &section(results.failover.as_ref(), failover::section);
     text += &section(results.xdp.as_ref(), xdp::section);
     text += &section(results.stack.as_ref(), stack::section);

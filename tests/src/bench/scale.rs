@@ -39,6 +39,8 @@ pub struct Setting {
 pub struct Results {
     /// Steady pairs.
     pub loads: Vec<Load>,
+    /// Steady pairs of keepalived that were not to be had: the setting, and why.
+    pub restless: Vec<(Setting, String)>,
     /// Takeovers.
     pub takeovers: Vec<Takeover>,
 }
@@ -80,14 +82,22 @@ impl Plan {
 /// When a pair does not get to serve, or the client could not follow.
 pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
     let plan = Plan::of(effort);
-    let (mut loads, mut takeovers) = (Vec::new(), Vec::new());
+    let (mut loads, mut restless, mut takeovers) = (Vec::new(), Vec::new(), Vec::new());
     for setting in &plan.loads {
         for _ in 0..plan.load_rounds {
             for system in [System::Ours, System::Keepalived] {
-                let load = load::measure(built, system, *setting, plan.window);
-                let load = load.with_context(|| format!("{system:?}, {setting:?}"))?;
-                println!("scale: {}", section::load_line(&load));
-                loads.push(load);
+                match load::measure(built, system, *setting, plan.window) {
+                    // How keepalived bears it is a result, too.
+                    Err(error) if system == System::Keepalived => {
+                        println!("scale: keepalived, {setting:?}: {}", first_line(&error));
+                        restless.push((*setting, first_line(&error)));
+                    }
+                    load => {
+                        let load = load.with_context(|| format!("{system:?}, {setting:?}"))?;
+                        println!("scale: {}", section::load_line(&load));
+                        loads.push(load);
+                    }
+                }
             }
         }
     }
@@ -95,10 +105,8 @@ pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
         for system in [System::Ours, System::Keepalived] {
             let takeover = taken::measure(built, system, *setting, plan.takeover_rounds);
             let takeover = match takeover {
-                // How keepalived bears it is a result, too.
                 Err(error) if system == System::Keepalived => {
-                    let failure = error.root_cause().to_string().lines().next().map(String::from);
-                    Takeover { system, setting: *setting, rounds: Vec::new(), failure }
+                    Takeover { system, setting: *setting, rounds: Vec::new(), failure: Some(first_line(&error)) }
                 }
                 takeover => takeover.with_context(|| format!("{system:?}, {setting:?}"))?,
             };
@@ -106,5 +114,9 @@ pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
             takeovers.push(takeover);
         }
     }
-    Ok(Results { loads, takeovers })
+    Ok(Results { loads, restless, takeovers })
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    error.root_cause().to_string().lines().next().unwrap_or_default().into()
 }

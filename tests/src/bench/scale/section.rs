@@ -50,6 +50,13 @@ pub fn section(results: &Results) -> String {
     let mut text = String::from(METHOD);
     text += "\n### Steady\n\n";
     text += &cost_table(results);
+    for (setting, why) in &results.restless {
+        let Setting { routers, interval_ms, .. } = setting;
+        let _ = writeln!(
+            text,
+            "\nA pair of keepalived with {routers} routers at {interval_ms} ms could not be measured: {why}."
+        );
+    }
     text += PUNCTUALITY;
     text += &punctuality_table(results);
     text += "\n![CPU time by virtual routers](benchmarks/scale-cpu.svg)\n\n";
