@@ -63,3 +63,16 @@ fn many_routers_cost() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || scale::measure(built, Effort::Quick));
     show("scale", |built| Ok(Results { scale: Some(measure(built)?), ..Results::default() }))
 }
+
+/// Prose that changes without a measurement is changed in both places.
+#[test]
+fn the_published_document_is_made_of_the_published_results() -> Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let document = document::document(&Results::read(&docs.join("benchmarks/results.json"))?);
+    let published = fs::read_to_string(docs.join("benchmarks.md"))?;
+    for (made, published) in document.lines().zip(published.lines()) {
+        ensure!(made == published, "docs/benchmarks.md is not what its results make:\n{made}\n{published}");
+    }
+    ensure!(document == published, "docs/benchmarks.md is longer or shorter than what its results make");
+    Ok(())
+}

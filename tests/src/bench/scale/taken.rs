@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, ensure};
-use failover_userspace::election::timing::active_down_ns;
 use serde::{Deserialize, Serialize};
 
 use super::Setting;
@@ -161,8 +160,9 @@ impl Watch {
     /// When the Backup's timer for the router ends, counted from when the client heard edge-a's last advert: RFC 9568
     /// 6.1.
     fn floor_ns(&self, router: usize) -> Option<u64> {
-        let patience_ns = active_down_ns(3, PRIORITIES[1], (self.setting.interval_ms / 10) as u16);
-        Some(self.last_of_a[router]? + patience_ns)
+        let interval_ns = self.setting.interval().as_nanos() as u64;
+        let skew_ns = (256 - u64::from(PRIORITIES[1])) * interval_ns / 256;
+        Some(self.last_of_a[router]? + 3 * interval_ns + skew_ns)
     }
 
     fn is_answered(&self) -> bool {
