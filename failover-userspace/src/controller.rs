@@ -186,10 +186,9 @@ impl Threads {
             thread.join().unwrap_or_else(|_| Err(anyhow!("the {name} thread panicked")))
         };
         let elected = join(self.election, "election");
-        // Who was reset asks again at once, and asks this node until another one is there.
-        for (router, entry) in left {
-            leaving::wait_for_successor(router, &entry, released_ns);
-        }
+        // Who was reset asks again at once, and asks this node until another one is there. To detach a program takes the
+        // kernel's lock on all links for some 15 ms, and a successor may share it: a container does.
+        leaving::wait_for_successors(&left, released_ns);
         let _ = self.flow_wishes.send(flows::Wish::Flush);
         drop(self.wishes);
         let hosted = join(self.host, "host");
@@ -199,7 +198,7 @@ impl Threads {
     }
 
     /// Resets this node's connections on the addresses that it is about to let go, and keeps new ones away meanwhile.
-    /// Returns the virtual routers that were held, if there were any.
+    /// Returns the virtual routers that were held.
     fn leave<'a>(&self, config: &'a Config) -> Vec<(&'a config::VirtualRouter, Entry)> {
         let now_ns = clock::now_ns();
         let held = (0_u32..).zip(&config.virtual_routers).filter_map(|(index, router)| {
@@ -208,10 +207,9 @@ impl Threads {
             Some((router, entry))
         });
         let held: Vec<_> = held.collect();
-        let routers: Vec<_> = held.iter().map(|(router, _)| *router).collect();
-        let were_any = leaving::reset_connections(&routers, || true, &self.flow_wishes);
+        leaving::reset_connections(&held, |_| true, &self.flow_wishes);
         let _ = self.flow_wishes.send(flows::Wish::Flush);
-        if were_any { held } else { Vec::new() }
+        held
     }
 }
 
@@ -367,7 +365,7 @@ impl Elections {
         for router in routers {
             router.shut_down(&outlets.of(router.interface));
         }
-        outlets.pass_on_wishes();
+        // Not their wishes: when there are no more, the host takes all addresses off.
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use crate::addresses::Addresses;
 use crate::clock;
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{self, DataPlane, Entries};
-use crate::flows;
+use crate::flows::{self, leaving::Left};
 use crate::interface::{self, Interface};
 use crate::packet::{FrameSender, Purpose};
 use crate::plan::Plan;
@@ -209,7 +209,7 @@ impl Host {
             return false;
         }
         let (done, is_done) = oneshot::channel();
-        let wish = flows::Wish::Leave { router, is_gone: state.is_none(), done };
+        let wish = flows::Wish::Leave { left: Left { router, done }, is_gone: state.is_none() };
         let is_asked = self.flows.send(wish).is_ok();
         if is_asked {
             self.services[router].is_leaving = true;

@@ -154,7 +154,7 @@ fn destroying_resets_the_clients_and_spares_the_rest() -> Result<()> {
             }
         }
         let mut spared = [connect(&dual, OTHER)?, connect(&plain, OTHER)?];
-        let done = destroy(&VIPS, |_| true, || true, BUDGET)?;
+        let done = destroy(&VIPS, |_| true, BUDGET)?;
         ensure!(done == Destroyed::Done { count: 100, left: Some(0) }, "{done:?}");
         for connection in &mut doomed {
             let errors = (read_error(&mut connection.client), read_error(&mut connection.server));
@@ -179,7 +179,7 @@ fn nothing_to_destroy_is_no_error() -> Result<()> {
     let Some(netns) = host("nothing to destroy")? else { return Ok(()) };
     netns.enter(|| {
         let listeners = listeners()?;
-        ensure!(destroy(&VIPS, |_| true, || true, BUDGET)? == Destroyed::Done { count: 0, left: Some(0) });
+        ensure!(destroy(&VIPS, |_| true, BUDGET)? == Destroyed::Done { count: 0, left: Some(0) });
         connect(&listeners[0], VIPS[0]).map(drop)
     })
 }
@@ -211,7 +211,7 @@ fn half_made_connections_are_forgotten() -> Result<()> {
         let half_made = || finish(netns.command("ss").args(["-tnH", "state", "syn-recv"]));
         wait::until("both SYNs", || half_made().is_ok_and(|text| text.lines().count() == 2))?;
         ensure!(list(&VIPS)?.is_empty(), "they are not established");
-        let done = destroy(&VIPS, |_| true, || true, BUDGET)?;
+        let done = destroy(&VIPS, |_| true, BUDGET)?;
         ensure!(matches!(done, Destroyed::Done { count: 2.., left: Some(0) }), "{done:?}");
         Ok(())
     })
@@ -223,7 +223,7 @@ fn without_time_nothing_is_destroyed_and_that_is_told() -> Result<()> {
     netns.enter(|| {
         let [dual, _] = listeners()?;
         let _connection = connect(&dual, VIPS[0])?;
-        ensure!(destroy(&VIPS, |_| true, || true, Duration::ZERO)? == Destroyed::Done { count: 0, left: None });
+        ensure!(destroy(&VIPS, |_| true, Duration::ZERO)? == Destroyed::Done { count: 0, left: None });
         ensure!(by_ss(&netns, &VIPS)?.len() == 1, "the connection is gone");
         Ok(())
     })
@@ -235,8 +235,7 @@ fn without_the_capability_the_error_names_it() -> Result<()> {
     netns.enter(|| {
         let [dual, _] = listeners()?;
         let _connection = connect(&dual, VIPS[0])?;
-        let error =
-            without_net_admin(|| destroy(&VIPS, |_| true, || true, BUDGET)).err().context("it was permitted")?;
+        let error = without_net_admin(|| destroy(&VIPS, |_| true, BUDGET)).err().context("it was permitted")?;
         ensure!(format!("{error:#}").contains("CAP_NET_ADMIN"), "{error:#}");
         ensure!(list(&VIPS)?.len() == 1, "the connection is gone");
         Ok(())
@@ -266,7 +265,7 @@ fn ten_thousand_connections_are_listed_and_destroyed() -> Result<()> {
         let listed = start.elapsed();
         ensure!(named(&found).len() == COUNT && found.len() == COUNT, "{} found", found.len());
         let start = Instant::now();
-        let done = destroy(&VIPS, |_| true, || true, BUDGET)?;
+        let done = destroy(&VIPS, |_| true, BUDGET)?;
         println!("{COUNT} connections: listed in {listed:?}, destroyed in {:?}", start.elapsed());
         ensure!(done == Destroyed::Done { count: COUNT, left: Some(0) }, "{done:?}");
         for client in &mut clients {

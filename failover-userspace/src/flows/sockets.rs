@@ -74,17 +74,12 @@ pub fn list(addresses: &[Ipv4Addr]) -> Result<Vec<FlowKey>> {
 
 /// Resets the TCP connections of this network namespace whose local address is one of these and that are `theirs`, as
 /// `ss -K` does: the kernel sends each client an exact reset and the process gets ECONNABORTED. Half-made ones are
-/// forgotten without a word; listeners live on. Returns when `budget` is used up, or it is not `meant` any more, at most
-/// one batch of 64 late.
+/// forgotten without a word; listeners live on. Whose they are is asked when they are found, and once more right before:
+/// an address may have been taken again meanwhile. Returns when `budget` is used up, at most one batch of 64 late.
 ///
 /// # Errors
 /// Without CAP_NET_ADMIN, when the kernel has no INET_DIAG, or when a system call fails.
-pub fn destroy(
-    addresses: &[Ipv4Addr],
-    is_theirs: impl Fn(&FlowKey) -> bool,
-    is_meant: impl Fn() -> bool,
-    budget: Duration,
-) -> Result<Destroyed> {
+pub fn destroy(addresses: &[Ipv4Addr], is_theirs: impl Fn(&FlowKey) -> bool, budget: Duration) -> Result<Destroyed> {
     let deadline = Instant::now() + budget;
     let wanted = wanted(addresses);
     let mut netlink = Netlink::open().context("opening a netlink socket")?;
@@ -97,10 +92,14 @@ pub fn destroy(
         sockets.retain(|socket| is_theirs(&socket.key()));
         left = Some(sockets.len());
         for batch in sockets.chunks(BATCH) {
-            if Instant::now() >= deadline || !is_meant() {
+            if Instant::now() >= deadline {
                 return Ok(Destroyed::Done { count, left });
             }
-            let failed = persist(|| netlink.destroy(batch)).context("resetting TCP sockets")?;
+            let batch: Vec<_> = batch.iter().filter(|socket| is_theirs(&socket.key())).collect();
+            if batch.is_empty() {
+                continue;
+            }
+            let failed = persist(|| netlink.destroy(&batch)).context("resetting TCP sockets")?;
             if failed.contains(&libc::EOPNOTSUPP) {
                 return Ok(Destroyed::Unsupported);
             }
@@ -219,9 +218,9 @@ impl Netlink {
     ///
     /// The request carries the socket's cookie. Without it, the kernel would look for the ends alone, and find the
     /// listener where the connection has closed meanwhile.
-    fn destroy(&mut self, batch: &[Socket]) -> io::Result<Vec<i32>> {
+    fn destroy(&mut self, batch: &[&Socket]) -> io::Result<Vec<i32>> {
         let first = self.sequence.wrapping_add(1);
-        let mut requests = Vec::with_capacity(size_of_val(batch));
+        let mut requests = Vec::with_capacity(batch.len() * size_of::<Request>());
         for (index, socket) in batch.iter().enumerate() {
             // The kernel works through the datagram in order. Who fails is answered anyway, so that one
             // acknowledgment is enough: the last one's.

@@ -3,20 +3,19 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::thread;
 
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use failover_common::abi::{FLOW_EVENTS_BYTES, FlowEvent, FlowEventKind, FlowKey, FlowOrigin, StaleAction};
 use tokio::sync::mpsc::{self, UnboundedReceiver, WeakUnboundedSender};
-use tokio::sync::oneshot;
 use zerocopy::TryFromBytes;
 
-use super::leaving;
+use super::leaving::{self, Left};
 use super::memory::{self, Memory};
 use super::peers::{PeerStore, Shared};
 use super::refused::Refused;
@@ -45,12 +44,10 @@ pub enum Wish {
     TookOver(usize),
     /// The addresses of that virtual router go: this node's connections on them are to be reset.
     Leave {
-        /// Index of the virtual router.
-        router: usize,
+        /// Which.
+        left: Left,
         /// Whether its interface is gone: no reset gets out, so the peers have to go on knowing the clients.
         is_gone: bool,
-        /// Dropped when it is done.
-        done: oneshot::Sender<Infallible>,
     },
     /// That many connections of this node were reset.
     Destroyed(u64),
@@ -61,7 +58,6 @@ pub enum Wish {
 /// The thread's state.
 pub struct Flows {
     config: Arc<Config>,
-    entries: Entries,
     events: Option<RingBuf<MapData>>,
     /// Whether the kernel's TCP tells of connections.
     is_watched: bool,
@@ -70,8 +66,8 @@ pub struct Flows {
     refused: Refused,
     /// Virtual routers whose interface is gone with the addresses.
     gone: HashSet<usize>,
-    /// For the threads that reset connections; weak, or the thread would wait for itself to end.
-    wishes: WeakUnboundedSender<Wish>,
+    /// To the thread that resets connections.
+    leaving: Sender<Left>,
     /// Connections that nobody reports the end of.
     found: HashSet<FlowKey>,
     events_lost: u64,
@@ -88,20 +84,26 @@ impl Flows {
         events: Option<FlowEvents>,
         wishes: WeakUnboundedSender<Wish>,
     ) -> Result<Self> {
+        let (leaving, left) = std::sync::mpsc::channel();
+        let known = (config.clone(), entries.clone());
+        let serve = move || leaving::serve(&known.0, &known.1, &left, &wishes);
+        thread::Builder::new()
+            .name("leave".into())
+            .spawn(serve)
+            .context("starting the thread that resets connections")?;
         let memory = Memory::open(&config.data_plane.pin_path)?;
         let peers = config.replication.as_ref().map_or(0, |replication| replication.peers.len());
         let shared = Rc::new(RefCell::new(Shared::new(memory, peers)));
         let (events, is_watched) = events.map_or((None, false), |events| (Some(events.ring), events.is_watched));
         let mut flows = Self {
             telling: Telling::new(config.clone(), entries.clone()),
-            refused: Refused::new(config.clone(), entries.clone()),
+            refused: Refused::new(config.clone(), entries),
             config,
-            entries,
             events,
             is_watched,
             shared,
             gone: HashSet::new(),
-            wishes,
+            leaving,
             found: HashSet::new(),
             events_lost: 0,
         };
@@ -150,7 +152,7 @@ impl Flows {
                         self.gone.remove(&router);
                         self.telling.hold(router);
                     }
-                    Some(Wish::Leave { router, is_gone, done }) => self.leave(router, is_gone, done),
+                    Some(Wish::Leave { left, is_gone }) => self.leave(left, is_gone),
                     Some(Wish::Destroyed(count)) => {
                         self.shared.borrow_mut().memory.show(|status| status.destroyed += count);
                         self.refused.expect();
@@ -246,22 +248,12 @@ impl Flows {
         changes.into_values().collect()
     }
 
-    /// Resets this node's connections on a thread of their own: many take as long as a second.
-    fn leave(&mut self, router: usize, is_gone: bool, done: oneshot::Sender<Infallible>) {
-        let Some(entry) = self.entries.entry(router as u32) else { return };
+    fn leave(&mut self, left: Left, is_gone: bool) {
         if is_gone {
-            self.gone.insert(router);
+            self.gone.insert(left.router);
         }
-        let (config, Some(wishes)) = (self.config.clone(), self.wishes.upgrade()) else { return };
-        let reset = move || {
-            // Taken again meanwhile, they live on.
-            let is_meant = || !entry.is_live(clock::now_ns());
-            leaving::reset_connections(&[&config.virtual_routers[router]], is_meant, &wishes);
-            drop(done);
-        };
-        if let Err(error) = thread::Builder::new().name("leave".into()).spawn(reset) {
-            tracing::warn!(%error, "no thread to reset connections on: their clients learn of the move when they next speak");
-        }
+        // Without that thread, whoever waits hears at once that there is nothing to wait for.
+        let _ = self.leaving.send(left);
     }
 
     /// What was found and is no more; and what silent peers left.
