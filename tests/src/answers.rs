@@ -72,6 +72,12 @@ pub fn hand_overs(questions: &[Question]) -> HandOvers {
     hand_overs
 }
 
+/// The longest row of questions that nobody answered. A prober that does not run asks nothing, so it counts silence and no
+/// want of CPU.
+pub fn longest_silence(questions: &[Question]) -> usize {
+    questions.split(|question| !question.answers.is_empty()).map(<[_]>::len).max().unwrap_or(0)
+}
+
 /// Since when only `mac` has answered, if the last answer is from there.
 pub fn alone_since(questions: &[Question], mac: [u8; 6]) -> Option<Instant> {
     let answered = questions.iter().rev().filter(|question| !question.answers.is_empty());
@@ -131,6 +137,14 @@ mod tests {
         // For a moment.
         let words = [["a"; 30].as_slice(), &["ab", "b"], &["a"; 30]].concat();
         assert_eq!(hand_overs(&asked(&words).1), HandOvers { count: 2, late: 0 });
+    }
+
+    #[test]
+    fn a_silence_is_a_row_of_questions_without_an_answer() {
+        assert_eq!(longest_silence(&asked(&["", "a", "", "", "b", ""]).1), 2);
+        assert_eq!(longest_silence(&asked(&["a", "", "", ""]).1), 3);
+        assert_eq!(longest_silence(&asked(&["a", "ab"]).1), 0);
+        assert_eq!(longest_silence(&[]), 0);
     }
 
     #[test]

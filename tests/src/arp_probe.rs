@@ -8,17 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use socket2::SockFilter;
 
+use crate::answers::longest_silence;
 use crate::frames::{ARP, FrameSocket};
 use crate::netns::Netns;
+use crate::wait;
 
 /// How often it asks.
 const PERIOD: Duration = Duration::from_millis(2);
 /// Sender addresses: 192.0.2.150 to .249, so a question's address comes back after 200 ms.
 const ASKERS: usize = 100;
 const FIRST_ASKER: u8 = 150;
+
+/// Questions in a row without an answer that show that nobody serves: 50 ms of asking.
+const SILENCE: usize = 25;
 
 /// One question and its answers.
 #[derive(Clone, Debug)]
@@ -59,6 +64,24 @@ impl ArpProbe {
     pub fn since(&self, since: Instant) -> Vec<Question> {
         let questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         questions[questions.partition_point(|question| question.asked < since)..].to_vec()
+    }
+
+    /// Asserts that `mac` goes on answering, and nobody else does, for a while that the protocol gives a meaning to.
+    ///
+    /// # Errors
+    /// When somebody else answered, or nobody for [`SILENCE`].
+    pub fn answers_alone_for(&self, mac: [u8; 6], time: Duration) -> Result<()> {
+        let since = Instant::now();
+        // Whatever is under way by then is there when a later answer is.
+        wait::until("time to pass, and an answer", || since.elapsed() >= time && self.owner() == Some(mac))?;
+        let questions = self.since(since);
+        let others = questions.iter().flat_map(|question| &question.answers).filter(|(_, by)| *by != mac).count();
+        ensure!(others == 0, "another station answered {others} of {} questions", questions.len());
+        let by_mac = answers_of(&questions, mac).len();
+        ensure!(by_mac > SILENCE, "{by_mac} answers to {} questions prove nothing", questions.len());
+        let silence = longest_silence(&questions);
+        ensure!(silence < SILENCE, "{silence} of {} questions in a row were not answered", questions.len());
+        Ok(())
     }
 
     /// Who answered last, within the last 50 ms.

@@ -92,10 +92,7 @@ impl Peers {
                 let recent = Instant::now().checked_sub(self.dialect.advert).unwrap_or(since);
                 answers_of(&self.arp.since(recent), old).is_empty()
             })?;
-            let single = Instant::now();
-            wait::holds_for("one owner", 3 * self.dialect.advert, || self.arp.owner() == Some(new))?;
-            let questions = self.arp.since(single);
-            ensure!(answers_of(&questions, old).is_empty(), "the old owner still answers");
+            self.arp.answers_alone_for(new, 3 * self.dialect.advert)?;
             self.assert_overlap_of_one_advert(since, old, new)
         };
         settled().with_context(|| {

@@ -227,7 +227,7 @@ fn an_advert_that_does_not_go_out_renews_nothing_and_is_told_once() -> Result<()
     let since = std::time::Instant::now();
     finish(node.command("tc").args(["qdisc", "add", "dev", INTERFACE, "root", "pfifo", "limit", "0"]))?;
     wait::until("edge-b to answer", || arp.owner() == Some(second)).with_context(|| daemon.log())?;
-    wait::holds_for("edge-b answering", Duration::from_millis(300), || arp.owner() == Some(second))?;
+    arp.answers_alone_for(second, Duration::from_millis(300))?;
     ensure!(answers::doubles(&arp.since(since)).count == 0, "two nodes answered one question");
     finish(node.command("tc").args(["qdisc", "delete", "dev", INTERFACE, "root"]))?;
     wait::until("edge-a to answer again", || arp.owner() == Some(first)).with_context(|| daemon.log())?;

@@ -51,7 +51,7 @@ impl Pair {
     /// Waits until `mac` owns the address and has done so for three adverts.
     fn settle_on(&self, mac: [u8; 6]) -> Result<()> {
         self.wait_for_owner(mac)?;
-        wait::holds_for("one owner", SETTLE, || self.arp.owner() == Some(mac))
+        self.arp.answers_alone_for(mac, SETTLE)
     }
 
     /// The questions since then, after asserting that no two nodes answered one, and that the old
@@ -150,7 +150,7 @@ fn a_short_stop_changes_nothing() -> Result<()> {
     let stopped = Instant::now();
     pair.a.signal(Signal::STOP)?;
     // Below the lease of 1.5 s even if the last advert went out 500 ms ago.
-    wait::holds_for("an answer from edge-a", Duration::from_millis(600), || pair.arp.owner() == Some(pair.mac_a))?;
+    pair.arp.answers_alone_for(pair.mac_a, Duration::from_millis(600))?;
     pair.a.signal(Signal::CONT)?;
     pair.settle_on(pair.mac_a)?;
     ensure!(pair.b.status()?["virtual_routers"][0]["transitions"] == before, "edge-b changed its role");
@@ -188,7 +188,7 @@ fn without_preemption_the_better_router_waits() -> Result<()> {
     let since = Instant::now();
     // Witness that edge-a hears edge-b, and then three active-down intervals of patience.
     wait::until("edge-a to hear edge-b", || pair.a.counter("advert_valid").is_ok_and(|count| count > 3))?;
-    wait::holds_for("edge-b answering", 3 * Duration::from_millis(342), || pair.arp.owner() == Some(pair.mac_b))?;
+    pair.arp.answers_alone_for(pair.mac_b, 3 * Duration::from_millis(342))?;
     ensure!(arp_probe::answers_of(&pair.arp.since(since), pair.mac_a).is_empty());
     ensure!(pair.a.state(0)? == "Backup");
     Ok(())
@@ -203,7 +203,7 @@ fn a_controller_that_crashes_and_returns_within_its_lease_carries_on() -> Result
     pair.a.start_and_wait()?;
     wait::until("a sign of the new controller", || pair.a.log().contains("found the lease live"))?;
     // Past the patience that edge-b had at the crash.
-    wait::holds_for("edge-a answering", Duration::from_millis(3700), || pair.arp.owner() == Some(pair.mac_a))?;
+    pair.arp.answers_alone_for(pair.mac_a, Duration::from_millis(3700))?;
     let questions = pair.assert_single_owner(crashed, pair.mac_b, pair.mac_a)?;
     let answered = questions.iter().filter(|question| !question.answers.is_empty()).count();
     ensure!(
@@ -270,7 +270,7 @@ fn what_the_ring_kept_over_a_crash_does_not_depose_anybody() -> Result<()> {
     wait::until("adverts on edge-a", || pair.a.counter("advert_valid").is_ok_and(|count| count > 5))?;
     let again = Instant::now();
     pair.a.start_and_wait()?;
-    wait::holds_for("edge-b answering", 3 * Duration::from_millis(342), || pair.arp.owner() == Some(pair.mac_b))?;
+    pair.arp.answers_alone_for(pair.mac_b, 3 * Duration::from_millis(342))?;
     ensure!(arp_probe::answers_of(&pair.arp.since(again), pair.mac_a).is_empty(), "edge-a answered");
     ensure!(pair.a.state(0)? == "Backup", "{}", pair.a.log());
     Ok(())
