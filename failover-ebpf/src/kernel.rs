@@ -18,7 +18,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::{SockOpsContext, XdpContext};
 use failover_common::abi::{
     Counter, Counters, Event, Flow, FlowEvent, FlowKey, FlowOrigin, Handshake, Heard, Lease, RouterKey, Settings,
-    StalePolicy, Takeover, Vip, VipKey, VirtualRouter, XdpMode,
+    StalePolicy, Takeover, Vip, VipKey, VirtualRouter, XdpMode, vip_filter_place,
 };
 use failover_common::address::Address;
 use failover_common::stale::take_token;
@@ -284,7 +284,10 @@ impl Kernel for Maps<'_> {
 
     #[inline(always)]
     fn find_vip(&self, key: &VipKey) -> Option<*mut Vip> {
-        maps::VIPS.get_ptr_mut(key)
+        let (word, bit) = vip_filter_place(&key.address);
+        // SAFETY: the index is below the number of words. Volatile, or LLVM would take what is written here for a constant.
+        let is_let = unsafe { read_volatile(addr_of!(maps::VIP_FILTER).cast::<u64>().add(word)) } & bit != 0;
+        if is_let { maps::VIPS.get_ptr_mut(key) } else { None }
     }
 
     #[inline(always)]
@@ -463,7 +466,7 @@ impl Kernel for Maps<'_> {
 
     #[inline(always)]
     fn peer_flow_ns(&self, key: &FlowKey) -> Option<u64> {
-        let flow = flow_of(key, &[FlowOrigin::Peer])?;
+        let flow = peer_flow(key)?;
         // SAFETY: as in `vip_router`.
         Some(unsafe { read_volatile(addr_of!((*flow).since_ns)) })
     }
@@ -477,7 +480,7 @@ impl Kernel for Maps<'_> {
 
     #[inline(always)]
     fn forget_peer_flow(&self, key: &FlowKey) {
-        if flow_of(key, &[FlowOrigin::Peer]).is_some() {
+        if peer_flow(key).is_some() {
             let _ = maps::FLOWS.remove(key);
         }
     }
@@ -503,6 +506,14 @@ impl Kernel for Maps<'_> {
         // SAFETY: as in `count_arp_reply`.
         unsafe { add_one(addr_of_mut!((*vip).resets)) };
     }
+}
+
+/// The entry of a flow, if it is a peer's. Without peers nothing is looked up.
+#[inline(always)]
+fn peer_flow(key: &FlowKey) -> Option<*const Flow> {
+    // SAFETY: a constant of the program. Volatile, as in `find_vip`.
+    let has_peers = unsafe { read_volatile(&raw const maps::HAS_PEERS) } != 0;
+    if has_peers { flow_of(key, &[FlowOrigin::Peer]) } else { None }
 }
 
 /// The entry of a flow, if it is of one of these origins.

@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use failover_common::abi::{
     Counters, EVENTS_BYTES, FLOW_EVENTS_BYTES, FLOWS_MAX_DEFAULT, Flow, FlowKey, FlowStatus, Handshake, HandshakeCount,
-    INTERFACES_MAX, Interface, Meta, PEERS_MAX, Peer, ResetBudget, RouterKey, VIPS_MAX, VIRTUAL_ROUTERS_MAX, Vip,
-    VipKey, VirtualRouter,
+    INTERFACES_MAX, Interface, Meta, PEERS_MAX, Peer, ResetBudget, RouterKey, VIP_FILTER_ALL, VIPS_MAX,
+    VIRTUAL_ROUTERS_MAX, Vip, VipFilter, VipKey, VirtualRouter,
 };
 use failover_common::address::Address;
 
@@ -80,3 +80,11 @@ pub static RESETS_PER_SECOND: u64 = 100_000;
 /// loader; 0 is nobody's.
 #[unsafe(no_mangle)]
 pub static NETNS_COOKIE: u64 = 0;
+
+/// Which addresses are looked up in [`VIPS`]. Set by the loader; as it is here, all.
+#[unsafe(no_mangle)]
+pub static VIP_FILTER: VipFilter = VIP_FILTER_ALL;
+
+/// Whether this node has peers that tell it of their flows: 1 or 0. Set by the loader.
+#[unsafe(no_mangle)]
+pub static HAS_PEERS: u32 = 1;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use failover_common::abi::{
     ChecksumForm, FAMILY_IPV4, Flow, FlowKey, FlowOrigin, Handshake, HandshakeCount, Heard, Lease, ResetBudget,
-    RouterKey, STALE_PORTS_MAX, Settings, StaleAction, StalePolicy, Takeover, Vip, VipKey, VirtualRouter, XdpMode,
+    RouterKey, STALE_PORTS_MAX, Settings, StaleAction, StalePolicy, Takeover, VIP_FILTER_ALL, Vip, VipKey,
+    VirtualRouter, XdpMode,
 };
 use failover_common::address::Address;
 
@@ -43,7 +44,14 @@ pub struct MapState {
 }
 
 /// How a node is made that these states fit into: with room for one handshake, so that it is full with one.
-pub const OPTIONS: Options = Options { routers: 2, ring_bytes: 4096, flows_max: 1, resets_per_second: 100_000_000 };
+pub const OPTIONS: Options = Options {
+    routers: 2,
+    ring_bytes: 4096,
+    flows_max: 1,
+    resets_per_second: 100_000_000,
+    filter: VIP_FILTER_ALL,
+    has_peers: true,
+};
 
 impl MapState {
     /// A state that matters to `frame`: times are among `times`, of which the first is to come and the second past.

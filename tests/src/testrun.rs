@@ -13,7 +13,8 @@ use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 use failover_common::abi::{
     COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, INTERFACES, Interface, Lease,
-    ROUTER_INDEX, RouterKey, Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter, XdpMode,
+    ROUTER_INDEX, RouterKey, Settings, VIP_FILTER_ALL, VIPS, VIRTUAL_ROUTERS, Vip, VipFilter, VipKey, VirtualRouter,
+    XdpMode,
 };
 use failover_common::address::Address;
 use failover_common::lease::is_live;
@@ -95,12 +96,23 @@ pub struct Options {
     pub flows_max: u32,
     /// What each CPU's token bucket for resets is filled with; a burst is a hundredth of it. As it is, no test spends it.
     pub resets_per_second: u64,
+    /// Addresses that are looked up at all.
+    pub filter: VipFilter,
+    /// Whether peers' flows are looked for.
+    pub has_peers: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let ring_bytes = failover_common::abi::EVENTS_BYTES;
-        Self { routers: 2, ring_bytes, flows_max: 1024, resets_per_second: 100_000_000 }
+        Self {
+            routers: 2,
+            ring_bytes,
+            flows_max: 1024,
+            resets_per_second: 100_000_000,
+            filter: VIP_FILTER_ALL,
+            has_peers: true,
+        }
     }
 }
 
@@ -137,7 +149,9 @@ impl TestRun {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(VIRTUAL_ROUTERS, options.routers).map_max_entries(EVENTS, options.ring_bytes);
         loader.map_max_entries(FLOWS, options.flows_max).map_max_entries(HANDSHAKES, options.flows_max);
+        let has_peers = u32::from(options.has_peers);
         loader.override_global("RESETS_PER_SECOND", &options.resets_per_second, true);
+        loader.override_global("VIP_FILTER", &options.filter, true).override_global("HAS_PEERS", &has_peers, true);
         let mut ebpf =
             loader.load_file(&object).unwrap_or_else(|error| panic!("loading {}: {error}", object.display()));
         let infos = MAP_NAMES.into_iter().map(|name| (name, info(&ebpf, name))).collect();

@@ -43,31 +43,34 @@ fn pictures_are_there(document: &str, directory: &Path) -> Result<()> {
 #[test]
 fn a_client_sees_takeovers() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || failover::measure(built, Effort::Quick));
-    show("failover", |built| Ok(Results { failover: Some(measure(built)?), ..Results::default() }))
+    show("failover", |built| Ok(Results { failover: vec![measure(built)?], ..Results::default() }))
 }
 
 #[test]
 fn frames_take_nanoseconds() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || xdp::measure(built, Effort::Quick));
-    show("xdp", |built| Ok(Results { xdp: Some(measure(built)?), ..Results::default() }))
+    show("xdp", |built| Ok(Results { xdp: vec![measure(built)?], ..Results::default() }))
 }
 
 #[test]
 fn floods_are_answered() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || stack::measure(built, Effort::Quick));
-    show("stack", |built| Ok(Results { stack: Some(measure(built)?), ..Results::default() }))
+    show("stack", |built| Ok(Results { stack: vec![measure(built)?], ..Results::default() }))
 }
 
 #[test]
 fn many_routers_cost() -> Result<()> {
     let measure = |built: &Built| Measured::with("test", || scale::measure(built, Effort::Quick));
-    show("scale", |built| Ok(Results { scale: Some(measure(built)?), ..Results::default() }))
+    show("scale", |built| Ok(Results { scale: vec![measure(built)?], ..Results::default() }))
 }
 
-/// Prose that changes without a measurement is changed in both places.
+/// Prose that changes without a measurement: `FAILOVER_UPDATE_BENCHMARKS=1 cargo xtask test published_document` writes it.
 #[test]
 fn the_published_document_is_made_of_the_published_results() -> Result<()> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    if std::env::var_os("FAILOVER_UPDATE_BENCHMARKS").is_some() {
+        return document::write(&docs, Results::default());
+    }
     let document = document::document(&Results::read(&docs.join("benchmarks/results.json"))?);
     let published = fs::read_to_string(docs.join("benchmarks.md"))?;
     for (made, published) in document.lines().zip(published.lines()) {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::thread;
 
-use failover_common::abi::{Lease, Settings, VipKey};
+use failover_common::abi::{Lease, Settings, VipKey, vip_filter};
 use failover_common::address::Address;
 use failover_tests::fixtures::{LONG_NS, SECOND_VIP, VIP, active, backup, dropped, frame, frames, passes, version_3};
 use failover_tests::testrun::{LOOPBACK, Options, TestRun, Verdict};
@@ -129,6 +129,28 @@ fn a_virtual_address_whose_router_is_beyond_the_array_is_nobodys() {
     node.add_vip(&key, 7);
     passes(&mut node, "arp request, second address");
     assert_eq!(node.send(&frame("arp request")).verdict, Verdict::Drop);
+}
+
+#[test]
+fn the_filter_of_the_load_lets_its_addresses_through_and_no_other() {
+    let named = |vips: &[[u8; 4]]| vip_filter(vips.iter().map(|vip| Address::from_ipv4(*vip)));
+    let load = |filter| {
+        let mut node = TestRun::load(Options { filter, ..Options::default() })?;
+        node.configure(0, &version_3(), &[VIP, SECOND_VIP]);
+        Some(node)
+    };
+    let Some(mut node) = load(named(&[VIP, SECOND_VIP])) else { return };
+    dropped(&mut node, "ip tcp", "vip_fenced");
+    dropped(&mut node, "tcp second address", "vip_fenced");
+    dropped(&mut node, "arp request, second address", "arp_silenced");
+    node.give_lease(0, LONG_NS);
+    assert_eq!(node.send(&frame("arp request, second address")).verdict, Verdict::Transmit);
+
+    let Some(mut node) = load(named(&[VIP])) else { return };
+    dropped(&mut node, "ip tcp", "vip_fenced");
+    dropped(&mut node, "arp request", "arp_silenced");
+    passes(&mut node, "tcp second address");
+    passes(&mut node, "arp request, second address");
 }
 
 #[test]

@@ -156,6 +156,19 @@ fn what_a_peer_tells_after_the_takeover_is_no_proof() {
 }
 
 #[test]
+fn a_node_without_peers_looks_for_no_flows_of_theirs() {
+    for (has_peers, counter) in [(true, "reset_peer_flow"), (false, "reset_unknown_flow")] {
+        let options = Options { has_peers, ..Options::default() };
+        let Some(mut node) = resetting_with(&version_3(), options) else { return };
+        node.flows.add_flow_since(&flow_key(), FlowOrigin::Peer, 1);
+        is_reset(&mut node, "tcp ack", counter);
+        // One that begins anew is no longer the peer's.
+        passes_as(&mut node, "tcp syn", "tcp_syn");
+        assert_eq!(node.flows.flow(&flow_key()).is_some(), !has_peers);
+    }
+}
+
+#[test]
 fn an_old_handshake_does_not_hide_a_flow_that_was_the_peers_since() {
     let Some(mut node) = resetting(&version_3()) else { return };
     passes_as(&mut node, "tcp syn", "tcp_syn");

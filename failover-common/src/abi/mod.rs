@@ -8,6 +8,7 @@
 
 mod counter;
 mod event;
+mod filter;
 mod flow;
 mod meta;
 mod router;
@@ -15,6 +16,7 @@ mod vip;
 
 pub use counter::{COUNTER_NAMES, Counter, Counters};
 pub use event::{EVENT_GAP_NS, Event, EventKind};
+pub use filter::{VIP_FILTER_ALL, VIP_FILTER_WORDS, VipFilter, vip_filter, vip_filter_place};
 pub use flow::{
     Flow, FlowEvent, FlowEventKind, FlowKey, FlowOrigin, FlowStatus, Handshake, HandshakeCount, Peer, ResetBudget,
 };

@@ -21,7 +21,7 @@ use aya::{Ebpf, EbpfLoader};
 use failover_common::abi::{
     ABI_VERSION, AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, EVENTS, FAMILY_IPV4, FLOWS, HANDSHAKE_COUNT, HANDSHAKES,
     INTERFACES, Interface as InterfaceValue, META, Meta, ROUTER_INDEX, Report, RouterKey, STALE_PORTS_MAX, Settings,
-    StaleAction, StalePolicy, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, XdpMode as Mode,
+    StaleAction, StalePolicy, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, XdpMode as Mode, vip_filter,
 };
 use failover_common::address::Address;
 
@@ -412,10 +412,14 @@ fn load(config: &Config, routers: u32) -> Result<Ebpf> {
     let DataPlaneConfig { pin_path, flows_max, resets_per_second, .. } = &config.data_plane;
     let rate = u64::from(*resets_per_second);
     let cookie = sockets::netns_cookie();
+    let addresses = config.virtual_routers.iter().flat_map(|router| &router.addresses);
+    let filter = vip_filter(addresses.map(|net| Address::from(net.addr())));
+    let has_peers = u32::from(config.replication.is_some());
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(VIRTUAL_ROUTERS, routers);
     loader.map_max_entries(FLOWS, *flows_max).map_max_entries(HANDSHAKES, *flows_max);
     loader.override_global("RESETS_PER_SECOND", &rate, true).override_global("NETNS_COOKIE", &cookie, true);
+    loader.override_global("VIP_FILTER", &filter, true).override_global("HAS_PEERS", &has_peers, true);
     for name in maps::MAP_NAMES {
         loader.map_pin_path(name, maps::pin(pin_path, name));
     }

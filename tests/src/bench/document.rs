@@ -33,12 +33,14 @@ pub fn write(directory: &Path, newer: Results) -> Result<()> {
 }
 
 fn plots(results: &Results) -> Result<Vec<Plot>> {
-    let mut all = Vec::new();
-    all.extend(results.failover.iter().map(|part| failover::plots(&part.results)).collect::<Result<Vec<_>>>()?);
-    all.extend(results.xdp.iter().map(|part| xdp::plots(&part.results)).collect::<Result<Vec<_>>>()?);
-    all.extend(results.stack.iter().map(|part| stack::plots(&part.results)).collect::<Result<Vec<_>>>()?);
-    all.extend(results.scale.iter().map(|part| scale::plots(&part.results)).collect::<Result<Vec<_>>>()?);
-    Ok(all.into_iter().flatten().collect())
+    let parts = [
+        results.failover.first().map(|part| failover::plots(&part.results)),
+        results.xdp.first().map(|part| xdp::plots(&part.results)),
+        results.stack.first().map(|part| stack::plots(&part.results)),
+        results.scale.first().map(|part| scale::plots(&part.results)),
+    ];
+    let plots = parts.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    Ok(plots.into_iter().flatten().collect())
 }
 
 /// The whole document.
@@ -46,44 +48,97 @@ pub fn document(results: &Results) -> String {
     let mut text = String::from(HEAD);
     let _ = write!(text, "## The bars\n\n{}", bars(results));
     let measured = [
-        ("failover", results.failover.is_some()),
-        ("xdp", results.xdp.is_some()),
-        ("stack", results.stack.is_some()),
-        ("scale", results.scale.is_some()),
+        ("failover", !results.failover.is_empty()),
+        ("xdp", !results.xdp.is_empty()),
+        ("stack", !results.stack.is_empty()),
+        ("scale", !results.scale.is_empty()),
     ];
     let missing: Vec<_> = measured.iter().filter(|(_, is_there)| !is_there).map(|(part, _)| *part).collect();
     if !missing.is_empty() {
         let _ = writeln!(text, "\nNot measured yet: {}.", missing.join(", "));
     }
-    text += &section(results.failover.as_ref(), failover::section);
-    text += &section(results.xdp.as_ref(), xdp::section);
-    text += &section(results.stack.as_ref(), stack::section);
-    text += &section(results.scale.as_ref(), scale::section);
+    let elsewhere = bars_elsewhere(results);
+    if !elsewhere.is_empty() {
+        let _ = write!(text, "\n### The same on other processors\n\n{ELSEWHERE}{elsewhere}");
+    }
+    text += &section(results.failover.first(), failover::section);
+    text += &section(results.xdp.first(), xdp::section);
+    text += &section(results.stack.first(), stack::section);
+    text += &section(results.scale.first(), scale::section);
     text
 }
 
-/// What was promised of the parts that were measured.
+/// What was promised of the parts that were measured, by the newest measurement of each.
 pub fn bars(results: &Results) -> String {
-    let mut text = String::from("| part | what | bar | measured | met |\n|---|---|---|---|---|\n");
-    let parts = [
-        ("failover", results.failover.as_ref().map(|part| failover::bars(&part.results))),
-        ("xdp", results.xdp.as_ref().map(|part| xdp::bars(&part.results))),
-        ("stack", results.stack.as_ref().map(|part| stack::bars(&part.results))),
-        ("scale", results.scale.as_ref().map(|part| scale::bars(&part.results))),
-    ];
-    for (part, bars) in parts {
-        for Bar { what, promise, measured, is_met } in bars.unwrap_or_default() {
-            let met = if is_met { "yes" } else { "**no**" };
-            let _ = writeln!(text, "| {part} | {what} | {promise} | {measured} | {met} |");
-        }
+    let mut text = String::from(BARS_HEAD);
+    let all = all_bars(results);
+    for part in all.iter().filter(|part| part.is_newest) {
+        part.write(&mut text);
     }
     text
 }
 
-fn section<T>(part: Option<&Measured<T>>, section: fn(&T) -> String) -> String {
-    let Some(Measured { at, machine, commit, results }) = part else { return String::new() };
-    format!("\n{}\nMeasured {at} at {commit} on {machine}.\n", section(results).trim_end())
+/// The same by those on other processors.
+fn bars_elsewhere(results: &Results) -> String {
+    let mut text = String::new();
+    for part in all_bars(results).iter().filter(|part| !part.is_newest) {
+        let _ = write!(text, "\n{}:\n\n{BARS_HEAD}", part.measured);
+        part.write(&mut text);
+    }
+    text
 }
+
+/// The bars of one measurement.
+struct Bars {
+    part: &'static str,
+    bars: Vec<Bar>,
+    measured: String,
+    is_newest: bool,
+}
+
+impl Bars {
+    fn write(&self, text: &mut String) {
+        for Bar { what, promise, measured, is_met } in &self.bars {
+            let met = if *is_met { "yes" } else { "**no**" };
+            let _ = writeln!(text, "| {} | {what} | {promise} | {measured} | {met} |", self.part);
+        }
+    }
+}
+
+fn all_bars(results: &Results) -> Vec<Bars> {
+    fn of<T>(part: &'static str, measured: &[Measured<T>], bars: fn(&T) -> Vec<Bar>) -> Vec<Bars> {
+        let of_one = |(number, one): (usize, &Measured<T>)| Bars {
+            part,
+            bars: bars(&one.results),
+            measured: when_and_where(one),
+            is_newest: number == 0,
+        };
+        measured.iter().enumerate().map(of_one).collect()
+    }
+    let parts = [
+        of("failover", &results.failover, failover::bars),
+        of("xdp", &results.xdp, xdp::bars),
+        of("stack", &results.stack, stack::bars),
+        of("scale", &results.scale, scale::bars),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+fn section<T>(part: Option<&Measured<T>>, section: fn(&T) -> String) -> String {
+    let Some(part) = part else { return String::new() };
+    format!("\n{}\n\n{}.\n", section(&part.results).trim_end(), when_and_where(part))
+}
+
+fn when_and_where<T>(Measured { at, machine, commit, .. }: &Measured<T>) -> String {
+    format!("Measured {at} at {commit} on {machine}")
+}
+
+const BARS_HEAD: &str = "| part | what | bar | measured | met |\n|---|---|---|---|---|\n";
+
+const ELSEWHERE: &str = "\
+The newest measurement of each other processor, of the sources as they were; their raw results are kept, too.
+All other figures and the plots here are the newest's.
+";
 
 const HEAD: &str = "\
 # Benchmarks

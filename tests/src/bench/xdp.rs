@@ -11,7 +11,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process;
 
 use anyhow::{Context, Result, bail, ensure};
-use failover_common::abi::{ADDRESSES_PER_ROUTER_MAX, Settings, StaleAction, Takeover};
+use failover_common::abi::{ADDRESSES_PER_ROUTER_MAX, Settings, StaleAction, Takeover, vip_filter};
+use failover_common::address::Address;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -139,12 +140,13 @@ fn round(built: &Built, connection: &Connection, results: &mut Results) -> Resul
     let repeat = results.repeat;
     let mut harness = Harness::load(&built.bench_frame_object)?;
     for (addresses, routers) in SCALES {
-        let mut node = node(addresses, routers)?;
+        let (mut alone, mut with_peers) = (node(addresses, routers, false)?, node(addresses, routers, true)?);
         let series = results.series.iter_mut().filter(|series| series.addresses == addresses);
         for Series { path, samples, .. } in series {
+            let node = if path.has_peers() { &mut with_peers } else { &mut alone };
             let frame = path.frame(&connection.segment);
-            path.prepare(&mut node, &frame).with_context(|| format!("{addresses} addresses"))?;
-            sample(&mut harness, &mut node, *path, &frame, repeat, samples)?;
+            path.prepare(node, &frame).with_context(|| format!("{addresses} addresses"))?;
+            sample(&mut harness, node, *path, &frame, repeat, samples)?;
         }
     }
     harness.fill(&keys(4096), key(1234), connection.tuple())?;
@@ -187,21 +189,26 @@ fn sample(
     Ok(())
 }
 
-/// A node that resets what is stale, with so many addresses; the first router has the one that frames are sent to.
-fn node(addresses: u32, routers: u32) -> Result<TestRun> {
-    let options = Options { routers: ROUTERS_MAX, ..Options::default() };
-    let mut node = TestRun::load(options).context("the XDP program could not be loaded")?;
+/// A node that resets what is stale, with so many addresses, loaded as the product loads it; the first router has the
+/// address that frames are sent to.
+fn node(addresses: u32, routers: u32, has_peers: bool) -> Result<TestRun> {
     let mut left = addresses;
+    let mut addresses: Vec<Vec<[u8; 4]>> = Vec::new();
     for index in 0..routers {
         let count = left.div_ceil(routers - index);
         ensure!(count as usize <= ADDRESSES_PER_ROUTER_MAX, "{count} addresses for one virtual router");
         left -= count;
         let address = |number| if index + number == 0 { VIP } else { [10, 0, index as u8, number as u8] };
-        let addresses: Vec<[u8; 4]> = (0..count).map(address).collect();
+        addresses.push((0..count).map(address).collect());
+    }
+    let filter = vip_filter(addresses.iter().flatten().map(|address| Address::from_ipv4(*address)));
+    let options = Options { routers: ROUTERS_MAX, filter, has_peers, ..Options::default() };
+    let mut node = TestRun::load(options).context("the XDP program could not be loaded")?;
+    for (index, addresses) in (0..routers).zip(&addresses) {
         // 255 identifiers for 256 routers: two VLANs.
         let (vlan, vrid) = (index / 128, 51 + (index % 128) as u8);
         let settings = Settings { vlan, vrid, ..version_3() };
-        node.configure(index, &settings, &addresses);
+        node.configure(index, &settings, addresses);
     }
     node.edit(0, |entry| {
         entry.stale.action = StaleAction::Reset;

@@ -60,19 +60,19 @@ fn run(cli: &Cli) -> Result<()> {
     let mut measured = Results::default();
     // From the shortest to the longest. Each is kept as soon as it is done, whatever becomes of the next.
     if cli.wants(Part::Xdp) {
-        measured.xdp = Some(Measured::with(commit, || xdp::measure(&built, effort)).context("xdp")?);
+        measured.xdp = vec![Measured::with(commit, || xdp::measure(&built, effort)).context("xdp")?];
         cli.keep(&measured)?;
     }
     if cli.wants(Part::Stack) {
-        measured.stack = Some(Measured::with(commit, || stack::measure(&built, effort)).context("stack")?);
+        measured.stack = vec![Measured::with(commit, || stack::measure(&built, effort)).context("stack")?];
         cli.keep(&measured)?;
     }
     if cli.wants(Part::Scale) {
-        measured.scale = Some(Measured::with(commit, || scale::measure(&built, effort)).context("scale")?);
+        measured.scale = vec![Measured::with(commit, || scale::measure(&built, effort)).context("scale")?];
         cli.keep(&measured)?;
     }
     if cli.wants(Part::Failover) {
-        measured.failover = Some(Measured::with(commit, || failover::measure(&built, effort)).context("failover")?);
+        measured.failover = vec![Measured::with(commit, || failover::measure(&built, effort)).context("failover")?];
         cli.keep(&measured)?;
     }
     println!("\n{}", document::bars(&measured));

@@ -2,12 +2,13 @@
 //!
 //! Deliberately absent: what is sent.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
-use std::{io, mem, ptr};
+use std::{fs, io, mem, ptr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::thread::gettid;
 use serde::{Deserialize, Serialize};
 
 use super::client::Client;
@@ -45,9 +46,23 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub struct Shared {
     /// The thread, once it runs; 0 is none.
     thread: AtomicU64,
+    /// The same, as the kernel calls it.
+    task: AtomicI32,
     stop: AtomicBool,
     /// By the packet socket.
     sent: AtomicU64,
+    /// Why that could not send, the last time that it could not: errno.
+    refused: AtomicI32,
+}
+
+impl Shared {
+    /// What the thread does, for whoever waits for it in vain.
+    fn what_it_does(&self) -> String {
+        let task = self.task.load(Ordering::Relaxed);
+        let read = |file| fs::read_to_string(format!("/proc/self/task/{task}/{file}")).unwrap_or_default();
+        let refused = io::Error::from_raw_os_error(self.refused.load(Ordering::Relaxed));
+        format!("the last refusal: {refused}; its thread: {}in\n{}", read("stat"), read("stack"))
+    }
 }
 
 /// A generator that runs until it is stopped.
@@ -78,12 +93,16 @@ impl<'scope> Generator<'scope> {
             schedule(None, Class::Normal)?;
             // SAFETY: it takes no arguments and cannot fail.
             shared.thread.store(unsafe { libc::pthread_self() }, Ordering::Relaxed);
+            shared.task.store(gettid().as_raw_nonzero().get(), Ordering::Relaxed);
             if source == Source::LiveFrames {
                 client.netns.move_in()?;
                 return client.send_live();
             }
             while !shared.stop.load(Ordering::Relaxed) {
-                shared.sent.fetch_add(socket.send_all(&frames).unwrap_or_default() as u64, Ordering::Relaxed);
+                match socket.send_all(&frames) {
+                    Ok(sent) => drop(shared.sent.fetch_add(sent as u64, Ordering::Relaxed)),
+                    Err(error) => shared.refused.store(error.raw_os_error().unwrap_or_default(), Ordering::Relaxed),
+                }
             }
             Ok(())
         };
@@ -109,6 +128,7 @@ impl<'scope> Generator<'scope> {
     pub fn wait(&self) -> Result<()> {
         let before = self.sent()?;
         wait::until("the generator to send", || self.sent().is_ok_and(|sent| sent > before))
+            .with_context(|| self.shared.what_it_does())
     }
 
     /// Stops it.

@@ -33,14 +33,16 @@ pub enum Path {
     Socket,
     /// A bare acknowledgement of a connection that nobody here knows.
     Stale,
-    /// The same with timestamps and 512 bytes of data.
+    /// The same on a node that has peers, whose flows are looked for.
+    StalePeers,
+    /// The same, without peers, with timestamps and 512 bytes of data.
     StaleData,
     /// TCP to an address of ours without a lease.
     Fenced,
 }
 
 impl Path {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::OtherTcp,
         Self::OtherUdp,
         Self::ArpOther,
@@ -50,6 +52,7 @@ impl Path {
         Self::AdvertBadChecksum,
         Self::Socket,
         Self::Stale,
+        Self::StalePeers,
         Self::StaleData,
         Self::Fenced,
     ];
@@ -66,9 +69,15 @@ impl Path {
             Self::AdvertBadChecksum => "advert refused: checksum",
             Self::Socket => "segment with a live socket",
             Self::Stale => "stale segment, reset",
+            Self::StalePeers => "stale segment, reset, with replication",
             Self::StaleData => "stale, timestamps, 512 B of data",
             Self::Fenced => "TCP fenced, no lease",
         }
+    }
+
+    /// Whether it is one of a node with replication, which is off unless configured.
+    pub(super) fn has_peers(self) -> bool {
+        self == Self::StalePeers
     }
 
     /// What it may cost, nanoseconds.
@@ -78,7 +87,7 @@ impl Path {
             Self::ArpAnswered | Self::AdvertBadTtl | Self::AdvertBadChecksum => Some(60.0),
             Self::Socket => Some(90.0),
             Self::Stale => Some(120.0),
-            Self::ArpOther | Self::Advert | Self::StaleData | Self::Fenced => None,
+            Self::ArpOther | Self::Advert | Self::StalePeers | Self::StaleData | Self::Fenced => None,
         }
     }
 
@@ -93,7 +102,7 @@ impl Path {
             Self::AdvertBadTtl => frame("v3 ttl 254"),
             Self::AdvertBadChecksum => frame("v3 checksum off by one"),
             Self::Socket => known.frame(),
-            Self::Stale | Self::Fenced => frame("tcp ack"),
+            Self::Stale | Self::StalePeers | Self::Fenced => frame("tcp ack"),
             Self::StaleData => stale_data(),
         };
         frame.resize(frame.len().max(60).next_multiple_of(4), 0);
@@ -109,7 +118,7 @@ impl Path {
             Self::AdvertBadTtl => (Verdict::Drop, &["advert_bad_ttl"]),
             Self::AdvertBadChecksum => (Verdict::Drop, &["advert_bad_checksum"]),
             Self::Socket => (Verdict::Pass, &["tcp_socket"]),
-            Self::Stale | Self::StaleData => (Verdict::Transmit, &["reset_unknown_flow"]),
+            Self::Stale | Self::StalePeers | Self::StaleData => (Verdict::Transmit, &["reset_unknown_flow"]),
             Self::Fenced => (Verdict::Drop, &["vip_fenced"]),
         }
     }
