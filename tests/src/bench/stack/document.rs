@@ -124,6 +124,14 @@ fn rates(results: &Results) -> String {
     }
     let judged: u64 = results.rates.iter().flat_map(|row| &row.samples).map(|sample| sample.judged).sum();
     let _ = writeln!(text, "\nOf the answers, {judged} were compared with what they have to be; all were right.");
+    if !results.stuck.is_empty() {
+        let sides: Vec<_> = results.stuck.iter().map(|side| side.title()).collect();
+        let _ = writeln!(
+            text,
+            "Links that took no more frames for 20 s (ENOBUFS; not understood yet), and were made anew: {}.",
+            sides.join(", ")
+        );
+    }
     text
 }
 

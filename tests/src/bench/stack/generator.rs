@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
-use std::{fs, io, mem, ptr};
+use std::{fmt, fs, io, mem, ptr};
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::gettid;
@@ -53,6 +53,16 @@ pub struct Shared {
     sent: AtomicU64,
     /// Why that could not send, the last time that it could not: errno.
     refused: AtomicI32,
+}
+
+/// A generator that does not get to send, and what its thread does.
+#[derive(Debug)]
+pub struct Stuck(String);
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Shared {
@@ -124,11 +134,11 @@ impl<'scope> Generator<'scope> {
     /// Waits until it sends.
     ///
     /// # Errors
-    /// When it never does.
+    /// [`Stuck`], when it never does.
     pub fn wait(&self) -> Result<()> {
         let before = self.sent()?;
         wait::until("the generator to send", || self.sent().is_ok_and(|sent| sent > before))
-            .with_context(|| self.shared.what_it_does())
+            .with_context(|| Stuck(self.shared.what_it_does()))
     }
 
     /// Stops it.

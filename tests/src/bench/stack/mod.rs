@@ -11,14 +11,15 @@ mod pair;
 mod rate;
 mod transfer;
 
+use std::iter;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use self::document::{bars, plots, section};
 use self::frames::Flood;
-use self::generator::Source;
+use self::generator::{Source, Stuck};
 use self::pair::{Pair, Side};
 use self::transfer::Load;
 use super::Effort;
@@ -34,6 +35,9 @@ pub struct Results {
     rates: Vec<Rates>,
     /// Bytes per second under a flood.
     transfers: Vec<Transfers>,
+    /// Sides whose link took no more frames, so that they were set up anew.
+    #[serde(default)]
+    stuck: Vec<Side>,
 }
 
 /// One side under one kind of flood.
@@ -87,21 +91,57 @@ impl Plan {
 /// When a side cannot be set up, or gives a wrong answer.
 pub fn measure(built: &Built, effort: Effort) -> Result<Results> {
     let plan = Plan::of(effort);
-    let mut pairs = Side::ALL.into_iter().map(|side| Pair::new(built, side)).collect::<Result<Vec<_>>>()?;
+    let mut links = Side::ALL.map(|side| Link { built, side, pair: None, stuck: 0 });
     let mut results = Results::default();
     for _ in 0..plan.rounds {
         for (flood, source) in Flood::ALL.into_iter().flat_map(|flood| Source::ALL.map(|source| (flood, source))) {
-            for pair in &mut pairs {
-                results.add_rate(flood, source, pair.side, rate::sample(pair, flood, source, plan.rate)?);
+            for link in &mut links {
+                let sample = link.sample(|pair| rate::sample(pair, flood, source, plan.rate))?;
+                results.add_rate(flood, source, link.side, sample);
             }
         }
         for load in &plan.loads {
-            for pair in pairs.iter_mut().filter(|pair| pair.side != Side::Reflector) {
-                results.add_transfer(*load, pair.side, transfer::sample(pair, *load, plan.transfer)?);
+            for link in links.iter_mut().filter(|link| link.side != Side::Reflector) {
+                let sample = link.sample(|pair| transfer::sample(pair, *load, plan.transfer))?;
+                results.add_transfer(*load, link.side, sample);
             }
         }
     }
+    results.stuck = links.iter().flat_map(|link| iter::repeat_n(link.side, link.stuck)).collect();
     Ok(results)
+}
+
+/// One side's pair, as long as it works.
+struct Link<'a> {
+    built: &'a Built,
+    side: Side,
+    pair: Option<Pair>,
+    /// How often it was set up anew.
+    stuck: usize,
+}
+
+impl Link<'_> {
+    /// One sample. Now and then a veth takes no more frames and never recovers (seen once in about 20 rounds): the sample
+    /// is taken again then, with another pair, and once only.
+    fn sample<T>(&mut self, mut sample: impl FnMut(&mut Pair) -> Result<T>) -> Result<T> {
+        match sample(self.pair()?) {
+            Err(error) if error.is::<Stuck>() => {
+                println!("{}: the link is stuck, and made anew: {error:#}", self.side.title());
+                // Gone before the next one comes, which has its names.
+                self.pair = None;
+                self.stuck += 1;
+                sample(self.pair()?)
+            }
+            sample => sample,
+        }
+    }
+
+    fn pair(&mut self) -> Result<&mut Pair> {
+        if self.pair.is_none() {
+            self.pair = Some(Pair::new(self.built, self.side)?);
+        }
+        self.pair.as_mut().context("no pair")
+    }
 }
 
 impl Results {
