@@ -122,7 +122,8 @@ fn warn_of_false_owner(router: &config::VirtualRouter, own: &[Ipv4Addr]) {
 
 /// The three threads. Each holds the sending half of a channel that says when it has ended.
 struct Threads {
-    quit: oneshot::Sender<()>,
+    /// With it go the virtual routers whose connections are reset by then, by their indexes.
+    quit: oneshot::Sender<Vec<usize>>,
     election: thread::JoinHandle<Result<()>>,
     election_ended: oneshot::Receiver<()>,
     host: thread::JoinHandle<Result<()>>,
@@ -175,13 +176,14 @@ impl Threads {
         })
     }
 
-    /// Clients are told while this node still has the addresses. Then the election releases and goes, the host has no
-    /// more wishes to wait for, takes back what it did, and goes; so do the flows.
+    /// Clients are told while this node still has the addresses. Then the election releases and goes; the addresses go.
+    /// When somebody else has them, the host has no more wishes to wait for, takes back what else it did, and goes; so do
+    /// the flows.
     fn stop(self) -> Result<()> {
         let config = self.config.clone();
         let left = self.leave(&config);
         let released_ns = clock::now_ns();
-        drop(self.quit);
+        let _ = self.quit.send(left.iter().map(|(_, entry)| entry.index()).collect());
         let join = |thread: thread::JoinHandle<Result<()>>, name| {
             thread.join().unwrap_or_else(|_| Err(anyhow!("the {name} thread panicked")))
         };
@@ -345,14 +347,14 @@ impl Elections {
         held
     }
 
-    async fn run(mut self, events: RingBuf<MapData>, mut quitting: oneshot::Receiver<()>) -> Result<()> {
+    async fn run(mut self, events: RingBuf<MapData>, mut quitting: oneshot::Receiver<Vec<usize>>) -> Result<()> {
         let timer = Timer::new().context("making a timer")?;
         let mut events = readable(events).context("watching the ring of events")?;
-        loop {
+        let have_left = loop {
             timer.arm(self.routers.iter().filter_map(Router::next_deadline).min()).context("arming the timer")?;
             tokio::select! {
                 biased;
-                _ = &mut quitting => break,
+                have_left = &mut quitting => break have_left.unwrap_or_default(),
                 Some(news) = self.news.recv() => self.hear(news),
                 ready = events.readable_mut() => ready.context("watching the ring of events")?.clear_ready(),
                 fired = timer.fired() => fired.context("waiting for the timer")?,
@@ -360,12 +362,20 @@ impl Elections {
             let Self { routers, outlets, .. } = &mut self;
             router::wake(routers, pending(events.get_mut()), |interface| outlets.of(interface));
             outlets.pass_on_wishes();
-        }
+        };
         let Self { routers, outlets, .. } = &mut self;
         for router in routers {
             router.shut_down(&outlets.of(router.interface));
         }
-        // Not their wishes: when there are no more, the host takes all addresses off.
+        for wish in outlets.wished.borrow_mut().iter_mut() {
+            if let Wish::Drop(router) = *wish
+                && have_left.contains(&router)
+            {
+                // To look for sockets once more takes milliseconds of a CPU, while another node takes over.
+                *wish = Wish::TakeOff(router);
+            }
+        }
+        outlets.pass_on_wishes();
         Ok(())
     }
 

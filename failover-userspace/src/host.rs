@@ -189,15 +189,24 @@ impl Host {
                 self.half_announced.push_back(router);
             }
             Wish::Drop(router) => {
-                self.services[router].wanted = false;
-                self.services[router].next_round = None;
-                self.half_announced.retain(|half| *half != router);
+                self.let_go(router);
                 if !self.leave(router) {
                     self.take_off(router);
                 }
             }
+            Wish::TakeOff(router) => {
+                self.let_go(router);
+                self.take_off(router);
+            }
             Wish::Announce(router) => self.announce_once(router),
         }
+    }
+
+    /// Nothing is announced any more, or put back.
+    fn let_go(&mut self, router: usize) {
+        self.services[router].wanted = false;
+        self.services[router].next_round = None;
+        self.half_announced.retain(|half| *half != router);
     }
 
     /// Has this node's connections on the addresses reset, which has to come from the addresses: they stay until that is
@@ -471,25 +480,33 @@ impl Host {
     async fn stop(mut self) -> Result<()> {
         self.services.iter_mut().for_each(|service| service.wanted = false);
         let known = interface::list(&self.netlink).await?;
-        for (router, service) in self.services.iter().enumerate() {
-            let port = &self.interfaces[service.interface];
-            let Some(state) = known.values().find(|state| state.index == port.index) else { continue };
-            let nets = &self.config.virtual_routers[router].addresses;
-            let there = state.addresses.iter().map(|there| there.net);
-            let ours = there.filter(|there| {
-                let address = there.addr();
-                nets.iter().any(|net| net.addr() == address) && !service.own.contains(&address)
-            });
-            self.addresses.take_off(state.index, &ours.collect::<Vec<_>>())?;
-            if !service.own.is_empty() {
-                tracing::warn!(
-                    instance = %self.config.virtual_routers[router].name,
-                    "the addresses are this interface's own and stay: the kernel answers for them from now on, so stop \
-                     this host or take them off"
-                );
-            }
+        let mut taken_off = Ok(());
+        for router in 0..self.services.len() {
+            // One that fails keeps no other from going.
+            taken_off = taken_off.and(self.take_back(router, &known));
         }
+        taken_off?;
         self.data_plane.unload()
+    }
+
+    /// Whatever of a virtual router's addresses is still on its interface.
+    fn take_back(&mut self, router: usize, known: &BTreeMap<String, Interface>) -> Result<()> {
+        let (service, virtual_router) = (&self.services[router], &self.config.virtual_routers[router]);
+        let port = &self.interfaces[service.interface];
+        let Some(state) = known.values().find(|state| state.index == port.index) else { return Ok(()) };
+        if !service.own.is_empty() {
+            tracing::warn!(
+                instance = %virtual_router.name,
+                "the addresses are this interface's own and stay: the kernel answers for them from now on, so stop this \
+                 host or take them off"
+            );
+        }
+        let there = state.addresses.iter().map(|there| there.net);
+        let ours = there.filter(|there| {
+            let address = there.addr();
+            virtual_router.addresses.iter().any(|net| net.addr() == address) && !service.own.contains(&address)
+        });
+        self.addresses.take_off(state.index, &ours.collect::<Vec<_>>())
     }
 }
 

@@ -50,8 +50,10 @@ pub trait World {
 pub enum Wish {
     /// Addresses of that virtual router on the interface, and announced.
     Take(usize),
-    /// Addresses off the interface.
+    /// Connections on the addresses reset, then these off the interface.
     Drop(usize),
+    /// Addresses off the interface; what connections there were is reset.
+    TakeOff(usize),
     /// Addresses announced once more.
     Announce(usize),
 }

@@ -1,5 +1,6 @@
 //! Ring 4: the sockets on the virtual addresses, listed and reset. `ss` says what there is.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -224,6 +225,21 @@ fn without_time_nothing_is_destroyed_and_that_is_told() -> Result<()> {
         let [dual, _] = listeners()?;
         let _connection = connect(&dual, VIPS[0])?;
         ensure!(destroy(&VIPS, |_| true, Duration::ZERO)? == Destroyed::Done { count: 0, left: None });
+        ensure!(by_ss(&netns, &VIPS)?.len() == 1, "the connection is gone");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_connection_whose_address_was_taken_again_meanwhile_lives_on() -> Result<()> {
+    let Some(netns) = host("taken again")? else { return Ok(()) };
+    netns.enter(|| {
+        let [dual, _] = listeners()?;
+        let _connection = connect(&dual, VIPS[0])?;
+        // Asked when it is found, and once more right before: no longer.
+        let asked = Cell::new(0);
+        let done = destroy(&VIPS, |_| asked.replace(asked.get() + 1) % 2 == 0, BUDGET)?;
+        ensure!(asked.get() >= 2 && matches!(done, Destroyed::Done { count: 0, .. }), "{done:?}, asked {asked:?}");
         ensure!(by_ss(&netns, &VIPS)?.len() == 1, "the connection is gone");
         Ok(())
     })

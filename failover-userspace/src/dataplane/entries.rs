@@ -77,6 +77,11 @@ fn at(map: &MmapRaw, index: u32) -> *mut VirtualRouter {
 }
 
 impl Entry {
+    /// Which one it is, as the configuration counts.
+    pub fn index(&self) -> usize {
+        self.index as usize
+    }
+
     fn at(&self) -> *mut VirtualRouter {
         // `index` was checked against the mapped length when the entry was made.
         at(&self.map, self.index)

@@ -22,7 +22,8 @@ use crate::clock;
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{Entries, Entry};
 
-/// Nobody waits longer for an address because of the connections on it. 10,000 take a tenth of it.
+/// For those that leave together: no longer than this do their addresses stay because of the connections on them, nor do
+/// those that leave meanwhile wait for their turn. 10,000 connections take a tenth of it.
 const BUDGET: Duration = Duration::from_secs(1);
 /// For how long new connections are kept away: the budget, a skew, and the second in which clients ask again.
 const LEAVING_NS: u64 = 5_000_000_000;
@@ -54,8 +55,10 @@ pub struct Left {
 /// for each look, milliseconds of a CPU; so all who left meanwhile are looked for at once.
 pub fn serve(config: &Config, entries: &Entries, left: &Receiver<Left>, wishes: &WeakUnboundedSender<Wish>) {
     while let Ok(first) = left.recv() {
-        let left: Vec<Left> = iter::once(first).chain(left.try_iter()).collect();
+        let mut left: Vec<Left> = iter::once(first).chain(left.try_iter()).collect();
         let Some(wishes) = wishes.upgrade() else { return };
+        // Who has none to reset waits for nobody.
+        left.retain(|left| is_concerned(&config.virtual_routers[left.router]));
         let entry = |left: &Left| Some((&config.virtual_routers[left.router], entries.entry(left.router as u32)?));
         let routers: Vec<_> = left.iter().filter_map(entry).collect();
         // Taken again meanwhile, they live on.
@@ -95,24 +98,26 @@ pub fn reset_connections(
 }
 
 /// Waits until other routers have the addresses and have had the time to set them up, as far as this node's kernel hears,
-/// and as long as one may take that is there: a skew, which is at most an interval (RFC 9568 6.1).
+/// and as long as one may take that is there: a skew, which is at most an interval (RFC 9568 6.1), but no more than three
+/// seconds. Not for an owner's, which stay where they are.
 pub fn wait_for_successors(left: &[(&VirtualRouter, Entry)], released_ns: u64) {
     const PATIENCE_MAX_NS: u64 = 3_000_000_000;
-    for (router, entry) in left {
+    let mut has_any = false;
+    for (router, entry) in left.iter().filter(|(router, _)| router.priority != PRIORITY_OWNER) {
         let interval_ns = u64::from(router.advert_interval_cs) * NS_PER_CS;
         let patience_ns = (interval_ns + SETTLING.as_nanos() as u64).min(PATIENCE_MAX_NS);
-        while !has_successor(entry) && clock::now_ns() < released_ns + patience_ns {
+        while !has_successor(entry, released_ns) && clock::now_ns() < released_ns + patience_ns {
             thread::sleep(Duration::from_millis(1));
         }
+        has_any |= has_successor(entry, released_ns);
     }
-    if left.iter().any(|(_, entry)| has_successor(entry)) {
+    if has_any {
         thread::sleep(SETTLING);
     }
 }
 
-/// Whether another router has the addresses that this one had: it advertises, and not to give up.
-pub(super) fn has_successor(entry: &Entry) -> bool {
+/// Whether another router has the addresses that this one had: it has advertised since, and not to give up.
+pub(super) fn has_successor(entry: &Entry, since_ns: u64) -> bool {
     let heard = entry.heard();
-    let is_later = heard.last_advert_ns > entry.takeover().at_ns;
-    is_later && heard.priority != PRIORITY_RELEASE && !entry.is_live(clock::now_ns())
+    heard.last_advert_ns > since_ns && heard.priority != PRIORITY_RELEASE && !entry.is_live(clock::now_ns())
 }

@@ -65,7 +65,7 @@ impl Refused {
         }
         let left: Vec<_> = (0_u32..)
             .zip(&config.virtual_routers)
-            .filter(|(index, _)| entries.entry(*index).is_some_and(|entry| leaving::has_successor(&entry)))
+            .filter(|(index, _)| is_succeeded(entries, *index))
             .map(|(_, router)| router)
             .collect();
         let (now_ns, mut budget) = (clock::now_ns(), ASK_AGAIN_MAX);
@@ -79,4 +79,9 @@ impl Refused {
             !is_due && now_ns.saturating_sub(*at_ns) < KEPT_NS
         });
     }
+}
+
+/// Whether another router has advertised since this node took the addresses, which it has no more.
+fn is_succeeded(entries: &Entries, index: u32) -> bool {
+    entries.entry(index).is_some_and(|entry| leaving::has_successor(&entry, entry.takeover().at_ns))
 }

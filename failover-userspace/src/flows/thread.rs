@@ -248,6 +248,7 @@ impl Flows {
         changes.into_values().collect()
     }
 
+    /// Has this node's connections reset, on a thread of their own: many take as long as a second.
     fn leave(&mut self, left: Left, is_gone: bool) {
         if is_gone {
             self.gone.insert(left.router);

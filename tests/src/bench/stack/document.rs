@@ -128,7 +128,7 @@ fn rates(results: &Results) -> String {
         let sides: Vec<_> = results.stuck.iter().map(|side| side.title()).collect();
         let _ = writeln!(
             text,
-            "Links that took no more frames for 20 s (ENOBUFS; not understood yet), and were made anew: {}.",
+            "Links that took no more frames for 20 s (not understood yet), and were made anew: {}.",
             sides.join(", ")
         );
     }
@@ -214,7 +214,7 @@ The generator's core is shared with the writer, so a side whose transfer goes on
 
 ### What limits, and what was tried
 
-- The row *addresses swapped* is the link alone: the veth's ring, its way out, and fetching a frame that another core wrote. What failover's row has above it is the program's: the lookups of two addresses (the sender's, because a claim of ours must be noticed, and the target's), the clock that the lease is compared with, and the counters; for a reset also the lookup of a socket, the tables of flows and handshakes, and three checksums.
+- The row *addresses swapped* is the link alone: the veth's ring, its way out, and fetching a frame that another core wrote. What failover's row has above it is the program's: the lookup of the address, the clock that the lease is compared with, and the counters; for a reset also the lookup of a socket, the table of handshakes, and three checksums.
 - So the bar for ARP stands and falls with the program's time for an answer, which the part xdp measures alone. On the program as it was before that work the profile (perf, ARP, live frames) gave it half of the node's time.
 - An empty XDP program before the kernel changes next to nothing: both sides pay the same for the link.
 - Neither side is limited by its own rules here. As failover comes, resets end at 100,000 a second on each CPU, which is a sixth of what the kernel sends without any limit; that is meant.

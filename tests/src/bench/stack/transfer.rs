@@ -102,7 +102,8 @@ pub fn sample(pair: &mut Pair, load: Load, time: Duration) -> Result<Sample> {
         for thread in threads {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         }
-        began.and(stopped)?;
+        // What the thread says first: it may be why it did not begin.
+        stopped.and(began)?;
         ensure!(!is_over, "the connection ended under {}", load.title());
         let ((from_at, bytes, sent, answers), after) = (before?, after?);
         anyhow::Ok(Sample {
