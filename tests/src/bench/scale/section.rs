@@ -50,11 +50,12 @@ pub fn section(results: &Results) -> String {
     let mut text = String::from(METHOD);
     text += "\n### Steady\n\n";
     text += &cost_table(results);
-    for (setting, why) in &results.restless {
-        let Setting { routers, interval_ms, .. } = setting;
+    for alike in results.restless.chunk_by(|one, other| one == other) {
+        let (Setting { routers, interval_ms, .. }, why) = &alike[0];
         let _ = writeln!(
             text,
-            "\nA pair of keepalived with {routers} routers at {interval_ms} ms could not be measured: {why}."
+            "Of keepalived's pairs with {routers} routers at {interval_ms} ms, {} could not be measured: {why}.\n",
+            alike.len()
         );
     }
     text += PUNCTUALITY;
