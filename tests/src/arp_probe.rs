@@ -69,7 +69,7 @@ impl ArpProbe {
     /// Asserts that `mac` goes on answering, and nobody else does, for a while that the protocol gives a meaning to.
     ///
     /// # Errors
-    /// When somebody else answered, or nobody for [`SILENCE`], or there were too few answers to tell.
+    /// When somebody else answered, or nobody for 25 questions in a row, or there were too few answers to tell.
     pub fn answers_alone_for(&self, mac: [u8; 6], time: Duration) -> Result<()> {
         let since = Instant::now();
         // Whatever is under way by then is there when a later answer is.
