@@ -8,7 +8,6 @@ use failover_tests::answers;
 use failover_tests::arp_probe::{self, ArpProbe, Question};
 use failover_tests::daemon::Daemon;
 use failover_tests::lab::{INTERFACE, Lab, VIP};
-use failover_tests::netns::Netns;
 use failover_tests::requirements::require;
 use failover_tests::wait;
 use failover_userspace::dataplane::pins;
@@ -148,7 +147,7 @@ fn a_stopped_controller_is_replaced_and_does_not_depose_its_successor_when_it_wa
 #[test]
 fn a_planned_stop_detaches_when_another_node_serves() -> Result<()> {
     let Some(mut pair) = Pair::start("planned stop, in order", "100ms", "")? else { return Ok(()) };
-    let (link, node) = (pins::link(pair.a.pin_path(), INTERFACE), Netns::existing(pair.lab.station("edge-a")?.name()));
+    let link = pins::link(pair.a.pin_path(), INTERFACE);
     ensure!(link.exists(), "{} is not there", link.display());
     let stopping = Instant::now();
     pair.a.signal(Signal::TERM)?;
@@ -158,7 +157,7 @@ fn a_planned_stop_detaches_when_another_node_serves() -> Result<()> {
     let first =
         *arp_probe::answers_of(&pair.arp.since(stopping), pair.mac_b).first().context("edge-b has not answered")?;
     ensure!(first < detached, "detached {:?} before edge-b answered", first - detached);
-    let addresses = node.ip(&["-o", "address", "show", "dev", INTERFACE])?;
+    let addresses = pair.lab.station("edge-a")?.ip(&["-o", "address", "show", "dev", INTERFACE])?;
     ensure!(!addresses.contains(&format!("{VIP}/")), "no program, but the address: {addresses}");
     ensure!(pair.a.wait()?.success(), "{}", pair.a.log());
     pair.settle_on(pair.mac_b)
