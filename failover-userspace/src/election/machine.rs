@@ -8,7 +8,7 @@ use failover_common::abi;
 use failover_common::lease::{beats, lease_until_ns};
 use failover_common::wire::vrrp::{PRIORITY_OWNER, PRIORITY_RELEASE};
 
-use super::timing::{PREEMPT_HOLD_NS, active_down_ns, interval_ns, skew_ns};
+use super::timing::{PREEMPT_HOLD_NS, active_down_ns, interval_ns, next_turn_ns, skew_ns};
 use super::{Action, HeardAdvert, Input, Parameters, Reason, Transition};
 
 /// Least time between two announcements in defence of the addresses. RFC 5227 2.4 (c) lets a host
@@ -367,11 +367,13 @@ impl Election {
         self.backup_hears(advert);
     }
 
-    /// An advert now; the next one an interval after `from_ns`.
+    /// An advert now; the next one an interval after `from_ns`, or sooner when it is this router's turn (RFC 9568 6.4.3
+    /// sets Adver_Timer to the interval; an advert more is one that 6.4.3 sends on other occasions, too).
     fn advertise(&mut self, from_ns: u64) {
         let interval_ns = interval_ns(self.parameters.advert_interval_cs);
+        let next_ns = self.parameters.turn_ns.map(|turn_ns| next_turn_ns(from_ns, turn_ns, interval_ns));
         if let State::Active { advertise_at_ns, .. } = &mut self.state {
-            *advertise_at_ns = from_ns + interval_ns;
+            *advertise_at_ns = next_ns.unwrap_or(from_ns + interval_ns);
             self.actions.push_back(Action::SendAdvert { priority: self.parameters.priority });
         }
     }

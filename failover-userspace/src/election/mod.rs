@@ -31,6 +31,8 @@ pub struct Parameters {
     pub version: u8,
     /// Centiseconds, for either version.
     pub advert_interval_cs: u16,
+    /// Where in each interval of the clock it advertises, nanoseconds; `None`: wherever it became Active.
+    pub turn_ns: Option<u64>,
     /// RFC 9568 6.1, Preempt_Mode.
     pub preempt: bool,
     /// How long a lower-priority Active is left alone once it was heard.

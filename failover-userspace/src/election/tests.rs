@@ -46,6 +46,7 @@ fn parameters() -> Parameters {
         priority: OWN_PRIORITY,
         version: 3,
         advert_interval_cs: 100,
+        turn_ns: None,
         preempt: true,
         preempt_delay_ns: 0,
     }

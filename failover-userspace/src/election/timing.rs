@@ -24,9 +24,47 @@ pub const fn active_down_ns(version: u8, priority: u8, active_interval_cs: u16) 
     LEASE_INTERVALS * interval_ns(active_interval_cs) + skew_ns(version, priority, active_interval_cs)
 }
 
+/// Parts of an interval in which the virtual routers of a node take turns. More would be more wake-ups.
+pub const TURNS: usize = 10;
+
+/// When in each interval it is the turn of one virtual router of `count`; `None`: it is the only one.
+///
+/// Those that advertise together are missed together: the last one's addresses would have to wait for all others'.
+pub const fn turn_ns(index: usize, count: usize, interval_cs: u16) -> Option<u64> {
+    let turns = if count < TURNS { count } else { TURNS };
+    if turns < 2 {
+        return None;
+    }
+    Some((index % turns) as u64 * interval_ns(interval_cs) / turns as u64)
+}
+
+/// The first turn after `from_ns`, an interval later at most. `turn_ns` is less than an interval.
+pub const fn next_turn_ns(from_ns: u64, turn_ns: u64, interval_ns: u64) -> u64 {
+    let elapsed_ns = (from_ns + interval_ns - turn_ns) % interval_ns;
+    from_ns + interval_ns - elapsed_ns
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_are_spread_over_the_interval() {
+        assert_eq!(turn_ns(0, 1, 10), None);
+        // 100 ms among three, and among ten at most.
+        assert_eq!([0, 1, 2].map(|index| turn_ns(index, 3, 10)), [0, 33_333_333, 66_666_666].map(Some));
+        assert_eq!([0, 9, 10, 255].map(|index| turn_ns(index, 256, 10)), [0, 90_000_000, 0, 50_000_000].map(Some));
+        // The shortest interval and the longest.
+        assert_eq!([1, 4_095].map(|interval_cs| turn_ns(9, 10, interval_cs)), [9_000_000, 36_855_000_000].map(Some));
+    }
+
+    #[test]
+    fn the_next_turn_is_within_an_interval() {
+        for (from_ns, next_ns) in [(0, 30), (29, 30), (30, 130), (31, 130), (129, 130), (130, 230), (1_000, 1_030)] {
+            assert_eq!(next_turn_ns(from_ns, 30, 100), next_ns, "after {from_ns}");
+        }
+        assert_eq!([0, 1, 99, 100].map(|from_ns| next_turn_ns(from_ns, 0, 100)), [100, 100, 100, 200]);
+    }
 
     // By hand, from the formulas; 106/256 = 0.4140625, 156/256 = 0.609375, 1/256 = 0.00390625.
     #[test]

@@ -72,7 +72,7 @@ fn routers(entries: &Entries, desk: &Desk) -> Vec<Router> {
     let config = configuration();
     let start = |(index, config): (usize, &VirtualRouter)| {
         let entry = entries.entry(index as u32).unwrap();
-        let mut router = Router::new(config, index, 0, [192, 0, 2, 1], Mac([2, 0, 0, 0, 0, 1]), entry);
+        let mut router = Router::new(config, (index, COUNT), 0, [192, 0, 2, 1], Mac([2, 0, 0, 0, 0, 1]), entry);
         router.start(true, None, &desk);
         router
     };
@@ -97,6 +97,22 @@ fn what_is_due_together_goes_out_together_and_each_has_a_lease_of_its_own_advert
     assert_eq!(*desk.wishes.borrow(), (0..COUNT).map(Wish::Take).collect::<Vec<_>>());
     wake(&mut routers, [], |_| &desk);
     assert_eq!(desk.calls.borrow().len(), 2, "nothing more is due");
+}
+
+/// Adverts every 100 ms, ten turns: 10 ms after each other, four of the forty at a time.
+#[test]
+fn who_took_over_together_takes_turns_from_then_on() {
+    let (entries, desk) = (Entries::anonymous(COUNT as u32).unwrap(), Desk::default());
+    let mut routers = routers(&entries, &desk);
+    desk.now_ns.set(1_000 * MS + DOWN_NS);
+    wake(&mut routers, [], |_| &desk);
+    desk.calls.borrow_mut().clear();
+    // The first turn after 1,360.9 ms, and two intervals.
+    for turn in 0..20 {
+        desk.now_ns.set((1_370 + 10 * turn) * MS);
+        wake(&mut routers, [], |_| &desk);
+    }
+    assert_eq!(*desk.calls.borrow(), [4; 20]);
 }
 
 #[test]

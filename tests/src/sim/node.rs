@@ -189,7 +189,7 @@ impl Simulation<'_> {
         let own_address = node.interface.addresses[0].net.addr().octets();
         let entry = node.kernel.borrow().entries().entry(0).expect("the entry of the one virtual router");
         let config = node.config.borrow().virtual_routers[0].clone();
-        let mut router = Router::new(&config, 0, 0, own_address, node.interface.mac, entry);
+        let mut router = Router::new(&config, (0, 1), 0, own_address, node.interface.mac, entry);
         node.link_told.set(node.has_link.get());
         let resumed = if adopted { router.live_lease(world.now_ns()) } else { None };
         self.judge().starts(place, node.clock.local(self.now_ns()), resumed.is_some());

@@ -4,6 +4,46 @@ use State::{Active, Backup};
 
 use super::*;
 
+/// Its turn is 0.25 s after each full second: `DOWN` is 3.609375 s.
+mod taking_turns {
+    use super::*;
+
+    fn active() -> Driver {
+        let mut driver = Driver::started(Parameters { turn_ns: Some(250 * MS), ..parameters() });
+        assert_eq!(driver.deadline(), Some(DOWN), "a takeover waits for no turn");
+        driver.timeout(DOWN);
+        driver
+    }
+
+    #[test]
+    fn the_second_advert_comes_at_its_turn_and_then_one_every_interval() {
+        let mut driver = active();
+        for now in (4..100).map(|second| second * SECOND + 250 * MS) {
+            assert_eq!(driver.deadline(), Some(now));
+            assert_eq!(driver.timeout(now), [SEND, lease(now + 3 * SECOND)]);
+        }
+    }
+
+    /// 0.4 ms are not counted; who was stalled goes on at its next turn.
+    #[test]
+    fn who_is_late_keeps_its_turn() {
+        let mut driver = active();
+        driver.timeout(4_250 * MS + 400_000);
+        assert_eq!(driver.deadline(), Some(5_250 * MS));
+        driver.timeout(6_600 * MS);
+        assert_eq!(driver.deadline(), Some(7_250 * MS));
+    }
+
+    #[test]
+    fn an_advert_in_between_does_not_move_it() {
+        let mut driver = active();
+        assert_eq!(driver.hear(advert(4_100 * MS, 0)), [SEND, lease(7_100 * MS)]);
+        assert_eq!(driver.deadline(), Some(4_250 * MS));
+        driver.hear(advert(4_300 * MS, 99));
+        assert_eq!(driver.deadline(), Some(5_250 * MS), "before its turn, which is 50 ms ago, comes again");
+    }
+}
+
 mod the_preemption_delay {
     use super::*;
 

@@ -60,10 +60,12 @@ fn router() -> impl Strategy<Value = Parameters> {
         prop_oneof![3 => Just(OWN_PRIORITY), 1 => Just(255)],
         any::<bool>(),
         prop_oneof![2 => Just(0), 1 => 0..10 * SECOND],
+        prop::option::of(0..SECOND),
     )
-        .prop_map(|(version, priority, preempt, preempt_delay_ns)| Parameters {
+        .prop_map(|(version, priority, preempt, preempt_delay_ns, turn_ns)| Parameters {
             version,
             priority,
+            turn_ns,
             preempt,
             preempt_delay_ns,
             ..parameters()
