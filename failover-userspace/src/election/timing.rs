@@ -24,8 +24,9 @@ pub const fn active_down_ns(version: u8, priority: u8, active_interval_cs: u16) 
     LEASE_INTERVALS * interval_ns(active_interval_cs) + skew_ns(version, priority, active_interval_cs)
 }
 
-/// Parts of an interval in which the virtual routers of a node take turns. More would be more wake-ups.
-pub const TURNS: usize = 10;
+/// Parts of an interval in which the virtual routers of a node take turns. More would be more wake-ups, each with cold
+/// caches.
+pub const TURNS: usize = 5;
 
 /// When in each interval it is the turn of one virtual router of `count`; `None`: it is the only one.
 ///
@@ -51,11 +52,11 @@ mod tests {
     #[test]
     fn turns_are_spread_over_the_interval() {
         assert_eq!(turn_ns(0, 1, 10), None);
-        // 100 ms among three, and among ten at most.
+        // 100 ms among three, and among five at most.
         assert_eq!([0, 1, 2].map(|index| turn_ns(index, 3, 10)), [0, 33_333_333, 66_666_666].map(Some));
-        assert_eq!([0, 9, 10, 255].map(|index| turn_ns(index, 256, 10)), [0, 90_000_000, 0, 50_000_000].map(Some));
+        assert_eq!([0, 4, 5, 253].map(|index| turn_ns(index, 256, 10)), [0, 80_000_000, 0, 60_000_000].map(Some));
         // The shortest interval and the longest.
-        assert_eq!([1, 4_095].map(|interval_cs| turn_ns(9, 10, interval_cs)), [9_000_000, 36_855_000_000].map(Some));
+        assert_eq!([1, 4_095].map(|interval_cs| turn_ns(4, 5, interval_cs)), [8_000_000, 32_760_000_000].map(Some));
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn what_is_due_together_goes_out_together_and_each_has_a_lease_of_its_own_advert
     assert_eq!(desk.calls.borrow().len(), 2, "nothing more is due");
 }
 
-/// Adverts every 100 ms, ten turns: 10 ms after each other, four of the forty at a time.
+/// Adverts every 100 ms, five turns: 20 ms after each other, eight of the forty at a time.
 #[test]
 fn who_took_over_together_takes_turns_from_then_on() {
     let (entries, desk) = (Entries::anonymous(COUNT as u32).unwrap(), Desk::default());
@@ -108,11 +108,11 @@ fn who_took_over_together_takes_turns_from_then_on() {
     wake(&mut routers, [], |_| &desk);
     desk.calls.borrow_mut().clear();
     // The first turn after 1,360.9 ms, and two intervals.
-    for turn in 0..20 {
-        desk.now_ns.set((1_370 + 10 * turn) * MS);
+    for turn in 0..10 {
+        desk.now_ns.set((1_380 + 20 * turn) * MS);
         wake(&mut routers, [], |_| &desk);
     }
-    assert_eq!(*desk.calls.borrow(), [4; 20]);
+    assert_eq!(*desk.calls.borrow(), [8; 10]);
 }
 
 #[test]
