@@ -323,8 +323,8 @@ impl Elections {
         let routers = plan.routers.iter().zip(&config.virtual_routers).enumerate().map(|(index, (place, config))| {
             let entry = started.entries.entry(index as u32).context("more virtual routers than entries")?;
             let mac = plan.interfaces[place.interface].mac;
-            let place_of_all = (index, plan.routers.len());
-            Ok(Router::new(config, place_of_all, place.interface, place.own_address.octets(), mac, entry))
+            let of_all = (index, plan.routers.len());
+            Ok(Router::new(config, of_all, place.interface, place.own_address.octets(), mac, entry))
         });
         Ok(Self {
             config: config.clone(),

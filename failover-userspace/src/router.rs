@@ -251,7 +251,8 @@ impl Router {
         self.election.next_deadline().into_iter().chain(self.look_again_at_ns).min()
     }
 
-    /// The deadline has come, or nearly: first all that the kernel heard, then the time. Says whether an advert is to be sent now.
+    /// The deadline has come, or nearly: first all that the kernel heard, then the time. Says whether an advert is to be
+    /// sent now.
     fn time_out(&mut self, world: &impl World) -> bool {
         // The clock first: what comes in while this thread is stalled after it is not yet judged.
         let now_ns = world.now_ns();

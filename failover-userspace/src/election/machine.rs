@@ -367,8 +367,8 @@ impl Election {
         self.backup_hears(advert);
     }
 
-    /// An advert now; the next one an interval after `from_ns`, or sooner when it is this router's turn (RFC 9568 6.4.3
-    /// sets Adver_Timer to the interval; an advert more is one that 6.4.3 sends on other occasions, too).
+    /// An advert now; the next one at this router's turn, or without turns an interval after `from_ns`. A turn only makes
+    /// the time of RFC 9568 6.4.3 shorter.
     fn advertise(&mut self, from_ns: u64) {
         let interval_ns = interval_ns(self.parameters.advert_interval_cs);
         let next_ns = self.parameters.turn_ns.map(|turn_ns| next_turn_ns(from_ns, turn_ns, interval_ns));

@@ -26,17 +26,14 @@ pub const fn active_down_ns(version: u8, priority: u8, active_interval_cs: u16) 
 
 /// Parts of an interval in which the virtual routers of a node take turns. More would be more wake-ups, each with cold
 /// caches.
-pub const TURNS: usize = 5;
+const TURNS: usize = 5;
 
 /// When in each interval it is the turn of one virtual router of `count`; `None`: it is the only one.
 ///
 /// Those that advertise together are missed together: the last one's addresses would have to wait for all others'.
-pub const fn turn_ns(index: usize, count: usize, interval_cs: u16) -> Option<u64> {
-    let turns = if count < TURNS { count } else { TURNS };
-    if turns < 2 {
-        return None;
-    }
-    Some((index % turns) as u64 * interval_ns(interval_cs) / turns as u64)
+pub fn turn_ns(index: usize, count: usize, interval_cs: u16) -> Option<u64> {
+    let turns = count.min(TURNS);
+    (turns > 1).then(|| (index % turns) as u64 * interval_ns(interval_cs) / turns as u64)
 }
 
 /// The first turn after `from_ns`, an interval later at most. `turn_ns` is less than an interval.

@@ -115,6 +115,35 @@ fn who_took_over_together_takes_turns_from_then_on() {
     assert_eq!(*desk.calls.borrow(), [8; 10]);
 }
 
+/// Adverts that came 10 us after each other end the Backups' patience 10 us after each other. At the first's deadline
+/// those within 0.2 ms find a later advert in the map, and the others are left for another wake-up.
+#[test]
+fn a_wake_up_looks_after_who_is_due_soon() {
+    let (entries, desk) = (Entries::anonymous(COUNT as u32).unwrap(), Desk::default());
+    let mut routers = routers(&entries, &desk);
+    let mut wake_after_adverts = |now_ns, first_advert_ns: u64| {
+        for index in 0..COUNT as u32 {
+            let heard = Heard { priority: 254, interval_cs: 10, ..Heard::default() };
+            let at_ns = first_advert_ns + u64::from(index) * 10_000;
+            let heard = Heard { last_advert_ns: at_ns, last_superior_ns: at_ns, ..heard };
+            // SAFETY: the entries live, and nobody else writes to them here.
+            unsafe { (*entries.router_ptr(index).unwrap()).heard = heard };
+        }
+        desk.now_ns.set(now_ns);
+        wake(&mut routers, [], |_| &desk);
+        routers.iter().map(|router| router.next_deadline().unwrap()).collect::<Vec<_>>()
+    };
+    let deadlines = |first_advert_ns| (0..COUNT as u64).map(move |index| first_advert_ns + index * 10_000 + DOWN_NS);
+
+    // An interval after the start everybody looks.
+    let old = wake_after_adverts(1_100 * MS, 1_090 * MS);
+    assert_eq!(old, deadlines(1_090 * MS).collect::<Vec<_>>());
+    let new = wake_after_adverts(old[0], 1_390 * MS);
+    let expected: Vec<_> = deadlines(1_390 * MS).take(21).chain(deadlines(1_090 * MS).skip(21)).collect();
+    assert_eq!(new, expected);
+    assert_eq!(*desk.calls.borrow(), [0_usize; 0], "nobody is silent");
+}
+
 #[test]
 fn an_advert_that_does_not_go_out_is_no_lease_and_no_other_routers_matter() {
     let (entries, desk) = (Entries::anonymous(COUNT as u32).unwrap(), Desk::default());
