@@ -4,6 +4,7 @@
 //! which points nowhere but to `failover-common`.
 
 mod addresses;
+#[cfg(feature = "command")]
 pub mod cli;
 mod clock;
 pub mod config;

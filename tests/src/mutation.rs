@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use crate::random::{Choices, Random};
-use crate::segment;
+use failover_sim::random::{Choices, Random};
+use failover_sim::segment;
 
 /// The kernel runs no frame that is shorter than an Ethernet header.
 pub const LEN_MIN: usize = 14;

@@ -13,18 +13,15 @@ use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 use failover_common::abi::{
     COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, INTERFACES, Interface, Lease,
-    ROUTER_INDEX, RouterKey, Settings, VIP_FILTER_ALL, VIPS, VIRTUAL_ROUTERS, Vip, VipFilter, VipKey, VirtualRouter,
-    XdpMode,
+    ROUTER_INDEX, RouterKey, Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter, XdpMode,
 };
 use failover_common::address::Address;
 use failover_common::lease::is_live;
+pub use failover_sim::host_kernel::{LOOPBACK, Options};
 use failover_userspace::dataplane::maps::{MAP_NAMES, Raw, RawArray, RawHash, array, hash};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::flow_maps::FlowMaps;
-
-/// Index of the loopback interface, in every network namespace: frames come in there unless a test says otherwise.
-pub const LOOPBACK: u32 = 1;
 
 /// The program's name in the object.
 const PROGRAM: &str = "failover";
@@ -82,37 +79,6 @@ impl Outcome {
     /// Whether exactly these counters moved, by one each.
     pub fn counted_only(&self, names: &[&str]) -> bool {
         self.counted.len() == names.len() && names.iter().all(|name| self.counted.contains(&(*name, 1)))
-    }
-}
-
-/// How a copy is loaded.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Length of `VIRTUAL_ROUTERS`.
-    pub routers: u32,
-    /// Bytes of the ring, a power of two and whole pages.
-    pub ring_bytes: u32,
-    /// Entries of `FLOWS` and of `HANDSHAKES`.
-    pub flows_max: u32,
-    /// What each CPU's token bucket for resets is filled with; a burst is a hundredth of it. As it is, no test spends it.
-    pub resets_per_second: u64,
-    /// Addresses that are looked up at all.
-    pub filter: VipFilter,
-    /// Whether peers' flows are looked for.
-    pub has_peers: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let ring_bytes = failover_common::abi::EVENTS_BYTES;
-        Self {
-            routers: 2,
-            ring_bytes,
-            flows_max: 1024,
-            resets_per_second: 100_000_000,
-            filter: VIP_FILTER_ALL,
-            has_peers: true,
-        }
     }
 }
 

@@ -185,7 +185,7 @@ fn of_interest() -> [SockFilter; 10] {
 mod tests {
     use super::*;
     use crate::frames::claim;
-    use crate::segment::sum;
+    use failover_sim::segment::sum;
 
     #[test]
     fn the_request_is_one() {

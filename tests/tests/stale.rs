@@ -9,13 +9,13 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use failover_sim::segment::{ACK, Segment};
 use failover_tests::capture::Judgement;
 use failover_tests::crowd::{Event, Member, Plan, Role, spread, tally};
 use failover_tests::echo::TcpEcho;
 use failover_tests::frames::FrameSocket;
 use failover_tests::keepalived::{Instance, Keepalived};
 use failover_tests::lab::{INTERFACE, VIP};
-use failover_tests::segment::{ACK, Segment};
 use failover_tests::stage::{CROWD, MANY, RESET, SERVICE, Stage, service_behind_nat, wait_for_peer_flows};
 use failover_tests::wait;
 

@@ -12,12 +12,12 @@ use std::thread;
 
 use failover_common::abi::{COUNTER_NAMES, Event, FlowEvent, Heard};
 use failover_ebpf::{Verdict as HostVerdict, handle};
+use failover_sim::host_frame::HostFrame;
+use failover_sim::host_kernel::HostKernel;
+use failover_sim::map_state::{MapState, OPTIONS};
+use failover_sim::random::{Choices, Random, seed};
 use failover_tests::fixtures::frames;
-use failover_tests::host_frame::HostFrame;
-use failover_tests::host_kernel::HostKernel;
-use failover_tests::map_state::{MapState, OPTIONS};
 use failover_tests::mutation::{LEN_MIN, make};
-use failover_tests::random::{Choices, Random, seed};
 use failover_tests::testrun::{LOOPBACK, TestRun, Verdict, now_ns};
 use rustix::thread::UnshareFlags;
 

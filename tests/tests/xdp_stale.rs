@@ -4,11 +4,11 @@
 //! Deliberately absent: what makes a connection known (`xdp_stale_memory.rs`, `xdp_stale_sockets.rs`).
 
 use failover_common::abi::{FlowOrigin, Lease, Settings, StaleAction, Takeover};
+use failover_sim::segment::{ACK, SYN, Segment, assert_resets};
 use failover_tests::fixtures::{
     CLIENT_PORT, LONG_NS, SECOND_VIP, VIP, active, backup, dropped, flow_key, frame, frames, is_reset, passes,
     passes_as, resetting, version_3,
 };
-use failover_tests::segment::{ACK, SYN, Segment, assert_resets};
 use failover_tests::testrun::{TestRun, Verdict, now_ns};
 
 /// What begins or ends a connection, and what is not fit to be answered, by the one counter for it.

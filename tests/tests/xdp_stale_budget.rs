@@ -1,8 +1,8 @@
 //! The budget for resets: token buckets, one for each CPU. What is stale is dropped above it; what lives never notices.
 
 use failover_common::abi::{FlowOrigin, ResetBudget, StaleAction};
+use failover_sim::segment::{ACK, RST, Segment};
 use failover_tests::fixtures::{VIP, flow_key, frame, is_reset, passes_as, resetting_with, version_3};
-use failover_tests::segment::{ACK, RST, Segment};
 use failover_tests::testrun::{Options, TestRun, Verdict, now_ns};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 

@@ -2,11 +2,11 @@
 //! told of, another owner of the address.
 
 use failover_common::abi::{FlowEvent, FlowEventKind, FlowOrigin, Heard, Lease, Settings};
+use failover_sim::segment::{ACK, SYN, Segment, assert_resets};
 use failover_tests::fixtures::{
     LONG_NS, VIP, active, backup, dropped, flow_key, frame, is_reset, passes, passes_as, resetting, resetting_with,
     version_3,
 };
-use failover_tests::segment::{ACK, SYN, Segment, assert_resets};
 use failover_tests::testrun::{Options, Outcome, TestRun, Verdict, now_ns};
 
 const HANDSHAKES: [&str; 4] = ["tcp syn", "tcp syn, ecn", "tcp syn, options", "tcp syn ack"];

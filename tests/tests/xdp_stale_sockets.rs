@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use failover_common::abi::FlowOrigin;
+use failover_sim::segment::{ACK, FIN, SYN, Segment, assert_resets};
 use failover_tests::fixtures::{flow_key, frame, frames, is_reset, passes_as, resetting, version_3};
 use failover_tests::frames::FrameSocket;
 use failover_tests::netns::Netns;
-use failover_tests::segment::{ACK, FIN, SYN, Segment, assert_resets};
 use failover_tests::testrun::{Options, TestRun, Verdict};
 use failover_tests::wait;
 use socket2::{Domain, Protocol, Socket, Type};

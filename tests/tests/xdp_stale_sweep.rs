@@ -3,11 +3,11 @@
 //! only where one may go.
 
 use failover_common::abi::{COUNTER_NAMES, FlowOrigin};
+use failover_sim::random::{Choices, Random, seed};
+use failover_sim::segment::{RST, SYN, assert_resets, layers, mend, pseudo_header_sum};
 use failover_tests::fixtures::{
     CLIENT_MAC, NODE_MAC, SECOND_VIP, VIP, flow_key, frame, frames, resetting, resetting_with, version_3,
 };
-use failover_tests::random::{Choices, Random, seed};
-use failover_tests::segment::{RST, SYN, assert_resets, layers, mend, pseudo_header_sum};
 use failover_tests::testrun::{Options, Outcome, TestRun, Verdict};
 
 /// All of them without padding: each bit is a header's, or data.

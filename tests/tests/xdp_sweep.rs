@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use failover_common::abi::{Heard, Lease, VirtualRouter};
 use failover_common::lease::is_live;
+use failover_sim::random::{Choices, Random, seed};
 use failover_tests::fixtures::{LONG_NS, backup, frame, frames, version_3};
 use failover_tests::mutation::make;
-use failover_tests::random::{Choices, Random, seed};
 use failover_tests::testrun::{LOOPBACK, Outcome, TestRun, Verdict, now_ns};
 
 const FRAMES: u32 = 20_000;

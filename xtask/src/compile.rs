@@ -34,21 +34,28 @@ pub fn build(paths: &Paths, packages: &Packages, profile: Profile) -> Result<()>
 /// Builds the eBPF objects and the host packages.
 pub fn all(paths: &Paths, packages: &Packages, profile: Profile, host: Host) -> Result<()> {
     let compiler = BpfRustc::find_or_install(packages)?;
-    let linker = linker::find_or_install(compiler.version.llvm, packages)?;
-    let mut command = ebpf_cargo(paths, &compiler, "build");
-    command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker);
-    exec::run(command.arg("--target-dir").arg(paths.bpf_target()), "building the eBPF objects")?;
+    exec::run(&mut ebpf_build(paths, &compiler, packages)?, "building the eBPF objects")?;
     let objects = [paths.xdp_object(), paths.lab_pass_object(), paths.bench_frame_object(), paths.bench_flood_object()];
     for object in objects {
         if !object.exists() {
             bail!("the eBPF build succeeded, and {} is not there", object.display());
         }
     }
-    build_package(paths, profile, "failover-userspace")?;
+    let mut build = host_cargo(paths, "build", profile);
+    build.args(["--package", "failover-userspace"]);
     if host == Host::ProductAndLab {
-        build_package(paths, profile, "failover-tests")?;
+        // Together: cargo gives shared crates the features that all of them ask for, once.
+        build.args(["--package", "failover-tests", "--package", "failover-sim"]);
     }
-    Ok(())
+    exec::run(&mut build, "building the host programs")
+}
+
+/// The command that builds the eBPF objects, its linker installed if there is none.
+pub fn ebpf_build(paths: &Paths, compiler: &BpfRustc, packages: &Packages) -> Result<Command> {
+    let linker = linker::find_or_install(compiler.version.llvm, packages)?;
+    let mut command = ebpf_cargo(paths, compiler, "build");
+    command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker).arg("--target-dir").arg(paths.bpf_target());
+    Ok(command)
 }
 
 /// `cargo VERB` for the eBPF binaries, with the compiler that can.
@@ -67,6 +74,8 @@ pub fn ebpf_cargo(paths: &Paths, compiler: &BpfRustc, verb: impl AsRef<OsStr>) -
         .env("RUSTC_BOOTSTRAP", "1")
         // BTF is made from debug information, and names the fields that bpftool prints.
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
+        // aya's memset becomes a function of the program, which the kernel takes only with its BTF.
+        .args(["--config", "profile.release.package.\"*\".debug=2"])
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Clink-arg=--btf");
     if compiler.core == Core::Source {
         command.arg("-Zbuild-std=core");
@@ -79,14 +88,15 @@ pub fn ebpf_cargo(paths: &Paths, compiler: &BpfRustc, verb: impl AsRef<OsStr>) -
 /// `cargo VERB` for host packages, with the eBPF object that the product embeds.
 pub fn host_cargo(paths: &Paths, verb: &str, profile: Profile) -> Command {
     let mut command = exec::cargo();
-    command.current_dir(&paths.root).arg(verb).env("FAILOVER_EBPF_OBJECT", paths.xdp_object());
+    with_object(paths, command.current_dir(&paths.root).arg(verb));
     if profile == Profile::Release {
         command.arg("--release");
     }
     command
 }
 
-fn build_package(paths: &Paths, profile: Profile, package: &str) -> Result<()> {
-    let purpose = format!("building {package}");
-    exec::run(host_cargo(paths, "build", profile).args(["--package", package]), &purpose)
+/// Names the eBPF object if it is built: what needs none gets the same build as what does.
+pub fn with_object<'a>(paths: &Paths, command: &'a mut Command) -> &'a mut Command {
+    let object = paths.xdp_object();
+    if object.exists() { command.env("FAILOVER_EBPF_OBJECT", object) } else { command }
 }

@@ -221,8 +221,7 @@ fn path_with_system_directories() -> OsString {
 
 fn is_cargo_library_path(path: &Path) -> bool {
     path.components().any(|part| matches!(part.as_os_str().to_str(), Some("rustlib" | "toolchains")))
-        || path.ends_with("debug")
-        || path.ends_with("deps")
+        || ["debug", "release", "deps"].iter().any(|end| path.ends_with(end))
 }
 
 fn not_started(command: &Command, purpose: &str, error: &std::io::Error) -> anyhow::Error {
@@ -253,6 +252,7 @@ mod tests {
     #[test]
     fn cargos_own_library_paths_are_told_from_the_users() {
         assert!(is_cargo_library_path(Path::new("/home/u/p/target/debug/deps")));
+        assert!(is_cargo_library_path(Path::new("/home/u/p/target/release")));
         assert!(is_cargo_library_path(Path::new("/home/u/.rustup/toolchains/stable/lib")));
         assert!(!is_cargo_library_path(Path::new("/opt/vendor/lib")));
     }

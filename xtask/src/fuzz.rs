@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`, and a bounded run of all targets in `cargo xtask test`: finds or installs cargo-fuzz, and calls it.
+//! `cargo xtask fuzz`, and a bounded run of all targets as a ring of `cargo xtask test`: finds or installs cargo-fuzz, and
+//! calls it.
 //!
 //! It works on a stable compiler too: cargo-fuzz asks for unstable flags, which `RUSTC_BOOTSTRAP` admits. New inputs are
 //! kept in the target directory, and those that fail in `tests/fuzz/artifacts`; the repository's corpus is only read.
@@ -7,19 +8,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::exec;
 use crate::packages::{Package, Packages, may_install};
 use crate::paths::Paths;
-use crate::report::{Report, Ring};
+use crate::report::{Case, Outcome, Report};
+use crate::rings::{Ring, Selection};
 
 /// What is installed; any version is used.
 const INSTALL: &str = "cargo install cargo-fuzz --version 0.13.2 --locked";
 /// Of each target, in a bounded run: seconds of work.
 const RUNS: u32 = 20_000;
+/// A bounded run takes less than a minute.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Runs one target until it fails or the time is over.
 pub fn fuzz(paths: &Paths, packages: &Packages, target: &str, seconds: Option<u64>) -> Result<()> {
@@ -35,37 +42,59 @@ pub fn fuzz(paths: &Paths, packages: &Packages, target: &str, seconds: Option<u6
     exec::run(&mut command, &format!("fuzzing {target}"))
 }
 
-/// The bounded run: the corpus and some thousands of inputs more, the same every time.
-pub fn test(paths: &Paths, packages: &Packages, filters: &[String], report: &mut Report) -> Result<()> {
-    let is_wanted = |name: &String| {
-        let name = format!("fuzz::{name}");
-        filters.is_empty() || filters.iter().any(|filter| name.contains(filter))
-    };
-    let wanted: Vec<String> = targets(paths)?.into_iter().filter(is_wanted).collect();
+/// The bounded run: the corpus and some thousands of inputs more, the same every time; as many targets side by side as
+/// there are cores.
+pub fn ring(paths: &Paths, packages: &Packages, selection: &Selection, report: &mut Report) {
+    match try_ring(paths, packages, selection, report) {
+        Ok(()) => {}
+        Err(error) => report.add(Ring::Fuzz, 0.0, [Case::failed(format!("fuzzing: {error:#}"))]),
+    }
+}
+
+fn try_ring(paths: &Paths, packages: &Packages, selection: &Selection, report: &mut Report) -> Result<()> {
+    let wanted: Vec<String> = targets(paths)?.into_iter().filter(|target| selection.has_name(&label(target))).collect();
     if wanted.is_empty() {
         return Ok(());
     }
+    println!("\nring {}", Ring::Fuzz);
     let tool = match Tool::find_or_install(packages) {
         Ok(tool) => tool,
         Err(error) => {
-            let what = format!("fuzzing: {error:#}");
-            println!("skipped: {what}");
-            report.step_skipped(Ring::Plain, what);
+            let reason = format!("{error:#}");
+            println!("skipped: fuzzing: {reason}");
+            report.add(Ring::Fuzz, 0.0, [Case::skipped("fuzzing", reason)]);
             return Ok(());
         }
     };
-    if let Err(error) = exec::run(&mut tool.cargo_fuzz(paths, "build"), "building the fuzz targets") {
-        report.step_failed(Ring::Plain, format!("{error:#}"));
-        return Ok(());
-    }
-    for target in wanted {
-        let started = Instant::now();
-        match tool.bounded(paths, &target) {
-            Ok(()) => report.step_passed(Ring::Plain, started.elapsed().as_secs_f64()),
-            Err(error) => report.step_failed(Ring::Plain, format!("{error:#}; the input is named above")),
+    let started = Instant::now();
+    exec::run(&mut tool.cargo_fuzz(paths, "build"), "building the fuzz targets")?;
+    report.built(started.elapsed().as_secs_f64());
+    let started = Instant::now();
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(target) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let case = tool.bounded(paths, target);
+            println!("{:>8.1} s  {}: {:?}", case.seconds, case.name, case.outcome);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push(case);
         }
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let cases = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.add(Ring::Fuzz, started.elapsed().as_secs_f64(), cases);
     Ok(())
+}
+
+/// The targets, as tests are named.
+pub fn names(paths: &Paths) -> Result<Vec<String>> {
+    Ok(targets(paths)?.iter().map(|target| label(target)).collect())
+}
+
+fn label(target: &str) -> String {
+    format!("fuzz::{target}")
 }
 
 /// The targets' names.
@@ -135,14 +164,32 @@ impl Tool {
         Ok(command)
     }
 
-    fn bounded(&self, paths: &Paths, target: &str) -> Result<()> {
+    fn bounded(&self, paths: &Paths, target: &str) -> Case {
+        let started = Instant::now();
+        let result = self.try_bounded(paths, target);
+        let outcome = match &result {
+            Ok(()) => Outcome::Passed,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                Outcome::Failed
+            }
+        };
+        Case { name: label(target), seconds: started.elapsed().as_secs_f64(), outcome }
+    }
+
+    fn try_bounded(&self, paths: &Paths, target: &str) -> Result<()> {
         let found = paths.target.join("fuzz/bounded").join(target);
         if found.exists() {
             fs::remove_dir_all(&found).with_context(|| format!("emptying {}", found.display()))?;
         }
         let mut command = self.run(paths, target, &found)?;
         command.args([format!("-runs={RUNS}").as_str(), "-seed=1", "-verbosity=0"]);
-        exec::run(&mut command, &format!("fuzzing {target}"))
+        let log = found.with_extension("log");
+        let ran = exec::capture(&mut command, &log, PATIENCE)?;
+        if ran.code != Some(0) {
+            bail!("fuzzing {target} failed; the input is named here:\n{}", ran.output);
+        }
+        Ok(())
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Deliberately absent: the project's own rules, which are `tidy.rs` and `ledger.rs`.
 
-use anyhow::{Result, bail};
+use std::time::Duration;
 
-use crate::compile::ebpf_cargo;
+use anyhow::{Result, bail, ensure};
+
+use crate::compile;
 use crate::exec;
 use crate::ledger;
 use crate::packages::Packages;
@@ -50,32 +52,39 @@ fn formatting(paths: &Paths, _: &Packages) -> Result<()> {
 fn clippy(paths: &Paths, _: &Packages) -> Result<()> {
     let mut command = exec::cargo();
     command.current_dir(&paths.root);
-    command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    command.args(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     exec::run(&mut command, "clippy")
 }
 
-/// The eBPF binaries, which only the BPF compiler can read: with its own clippy if it has one.
+/// The eBPF binaries, which only the BPF compiler can read: with its own clippy if it has one, else by its warnings.
 fn ebpf(paths: &Paths, packages: &Packages) -> Result<()> {
     let compiler = BpfRustc::find_or_install(packages)?;
-    let target = paths.target.join("bpf-lint");
     let parts = (compiler.sibling("cargo"), compiler.sibling("cargo-clippy"), compiler.sibling("clippy-driver"));
     if let (Some(cargo), Some(clippy), Some(_)) = parts {
         eprintln!("the eBPF programs, with clippy:");
-        let checked = ebpf_cargo(paths, &compiler, "clippy");
+        let checked = compile::ebpf_cargo(paths, &compiler, "clippy");
         let mut command = exec::with_program(&checked, clippy);
         // cargo-clippy calls back the cargo that called it: here, that of its own toolchain.
-        command.env("CARGO", cargo).arg("--target-dir").arg(target);
+        command.env("CARGO", cargo).arg("--target-dir").arg(paths.target.join("bpf-lint"));
         return exec::run(command.args(["--", "-D", "warnings"]), "clippy for the eBPF programs");
     }
-    eprintln!("the eBPF programs, compiled with warnings denied ({} has no clippy):", compiler.rustc.display());
-    let mut command = ebpf_cargo(paths, &compiler, "check");
-    command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-Dwarnings").arg("--target-dir").arg(target);
-    exec::run(&mut command, "compiling the eBPF programs with warnings denied")
+    eprintln!("the eBPF programs, by the compiler's warnings ({} has no clippy):", compiler.rustc.display());
+    // The build that all verbs use: cargo repeats the warnings of what is built already.
+    let mut command = compile::ebpf_build(paths, &compiler, packages)?;
+    command.env("CARGO_TERM_COLOR", "never");
+    exec::announce(&command);
+    let built = exec::capture(&mut command, &paths.target.join("bpf-lint.log"), PATIENCE)?;
+    let is_clean = built.code == Some(0) && !built.output.lines().any(|line| line.starts_with("warning"));
+    ensure!(is_clean, "the eBPF programs do not compile without warnings:\n{}", built.output);
+    Ok(())
 }
 
 fn documentation(paths: &Paths, _: &Packages) -> Result<()> {
     let mut command = exec::cargo();
-    command.current_dir(&paths.root).args(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings");
+    command
+        .current_dir(&paths.root)
+        .args(["doc", "--release", "--no-deps", "--workspace"])
+        .env("RUSTDOCFLAGS", "-D warnings");
     exec::run(&mut command, "building the documentation")
 }
 
@@ -97,3 +106,6 @@ fn ledger_check(paths: &Paths, _: &Packages) -> Result<()> {
     }
     bail!("the ledger of the RFCs:\n  {}", wrong.join("\n  "))
 }
+
+/// For a build from nothing on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(1800);

@@ -16,9 +16,11 @@ mod load;
 mod miri;
 mod mirror;
 mod mutants;
+mod nextest;
 mod packages;
 mod paths;
 mod report;
+mod rings;
 mod setup;
 mod sim;
 mod test;
@@ -36,6 +38,7 @@ use crate::lab::LabVerb;
 use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
 use crate::sim::SimOptions;
+use crate::test::TestOptions;
 
 #[derive(Parser)]
 #[command(
@@ -86,11 +89,7 @@ enum Verb {
     /// Measure ours beside keepalived and the kernel's own stack, and write docs/benchmarks.md
     Bench(BenchOptions),
     /// Run every ring of tests that can run here
-    Test {
-        /// Only tests whose names contain one of these
-        #[arg(value_name = "FILTER")]
-        filters: Vec<String>,
-    },
+    Test(TestOptions),
     /// Many routers on a virtual clock, with the faults that each seed draws
     Sim(SimOptions),
     /// Feed a fuzz target with whatever libFuzzer thinks of, until it fails or the time is over
@@ -126,7 +125,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Lab { verb } => lab::lab(&paths, &packages, verb.as_ref().unwrap_or(&LabVerb::Story)),
         Verb::Faults { names, write } => faults::faults(&paths, &packages, names, *write),
         Verb::Bench(options) => bench::bench(&paths, &packages, options),
-        Verb::Test { filters } => test::test(&paths, &packages, filters),
+        Verb::Test(options) => test::test(&paths, &packages, options),
         Verb::Sim(options) => sim::sim(&paths, options),
         Verb::Fuzz { target, seconds } => fuzz::fuzz(&paths, &packages, target, *seconds),
         Verb::Lint => lint::lint(&paths, &packages),

@@ -35,6 +35,15 @@ pub fn write_if_different(path: &Path, content: &[u8]) -> Result<()> {
     written.with_context(|| format!("writing {}", path.display()))
 }
 
+/// A file itself, or the files below a directory, in order of their names, without build directories and names that begin
+/// with a dot.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    Ok(files(path, Path::new(""))?.into_iter().map(|name| path.join(name)).collect())
+}
+
 /// The files below `root`, relative to it. `target` is left out under whatever name, unless `root` is inside it.
 fn files(root: &Path, target: &Path) -> Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: anything but the input's own order, so that a part of it keeps its meaning while others change.
 
-use failover_tests::random::Choices;
+use failover_sim::random::Choices;
 
 /// What is left of an input.
 pub struct Bytes<'a>(pub &'a [u8]);

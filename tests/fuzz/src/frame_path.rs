@@ -7,11 +7,11 @@ use std::cell::RefCell;
 
 use failover_common::abi::{FlowOrigin, Settings, StaleAction, VirtualRouter};
 use failover_ebpf::{Verdict, handle};
-use failover_tests::fixtures::{SECOND_VIP, VIP};
-use failover_tests::host_frame::HostFrame;
-use failover_tests::host_kernel::HostKernel;
-use failover_tests::map_state::{MapState, OPTIONS};
-use failover_tests::segment::assert_resets;
+use failover_sim::fixtures::{SECOND_VIP, VIP};
+use failover_sim::host_frame::HostFrame;
+use failover_sim::host_kernel::HostKernel;
+use failover_sim::map_state::{MapState, OPTIONS};
+use failover_sim::segment::assert_resets;
 
 use crate::bytes::Bytes;
 

@@ -7,7 +7,7 @@ use failover_common::abi::{
     Vip, VipKey, VirtualRouter,
 };
 use failover_common::lease::is_live;
-use failover_tests::random::Choices;
+use failover_sim::random::Choices;
 use failover_userspace::dataplane::maps::{Raw, Snapshot};
 use failover_userspace::dataplane::{Entries, padded, unpadded};
 use failover_userspace::status::Status;

@@ -10,8 +10,8 @@ use failover_common::wire::ipv4::Ipv4Header;
 use failover_common::wire::tcp::{self, Ends, RESET_LEN, Reset, TcpHeader};
 use failover_common::wire::vrrp::{self, ADVERT_FRAME_LEN_MAX, AddressDigest, Advert, AdvertFrame};
 use failover_common::wire::{Frame, Header};
-use failover_tests::fixtures::{version_2, version_2_with_password, version_3};
-use failover_tests::segment::{assert_resets, sum};
+use failover_sim::fixtures::{version_2, version_2_with_password, version_3};
+use failover_sim::segment::{assert_resets, sum};
 
 use crate::bytes::Bytes;
 

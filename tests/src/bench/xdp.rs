@@ -24,8 +24,8 @@ use crate::fixtures::{CLIENT, VIP, version_3};
 use crate::hogs;
 use crate::netns::Netns;
 use crate::requirements::Built;
-use crate::segment::{ACK, Segment};
 use crate::testrun::{LOOPBACK, Options, TestRun, Verdict, now_ns};
+use failover_sim::segment::{ACK, Segment};
 
 pub use self::section::{bars, plots, section};
 

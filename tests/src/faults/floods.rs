@@ -10,7 +10,7 @@ use crate::fixtures::frame;
 use crate::flood::Flood;
 use crate::frames::claim;
 use crate::lab::{INTERFACE, VIP};
-use crate::segment;
+use failover_sim::segment;
 
 /// Adverts of priority 200, made by scapy, that RFC 9568 7.1 has refused, and how the program counts them; all would
 /// depose the Active. The last one is right but for its addresses, and so of a priority that deposes nobody.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fixtures::frame;
 use crate::frames::ARP;
-use crate::segment::mend;
+use failover_sim::segment::mend;
 
 /// Different frames of a flood: as many addresses that ask, or connections.
 pub const FRAMES: u8 = 64;
@@ -99,7 +99,7 @@ pub fn judge(answers: &[Vec<u8>], frame: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::assert_resets;
+    use failover_sim::segment::assert_resets;
 
     #[test]
     fn the_answers_are_right() {

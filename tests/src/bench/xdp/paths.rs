@@ -9,8 +9,8 @@ use failover_common::abi::Lease;
 use serde::{Deserialize, Serialize};
 
 use crate::fixtures::{CLIENT_PORT, LONG_NS, NODE, frame};
-use crate::segment::{ACK, Segment, mend, sum};
 use crate::testrun::{TestRun, Verdict};
+use failover_sim::segment::{ACK, Segment, mend, sum};
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use std::io;
 
 use failover_common::abi::{
     COUNTER_NAMES, Counter, Counters, Event, FAMILY_IPV4, FLOW_EVENTS_BYTES, Flow, FlowEvent, FlowKey, FlowOrigin,
-    Handshake, HandshakeCount, Heard, Lease, ResetBudget, RouterKey, Settings, StalePolicy, Takeover, Vip, VipKey,
-    VirtualRouter,
+    Handshake, HandshakeCount, Heard, Lease, ResetBudget, RouterKey, Settings, StalePolicy, Takeover, VIP_FILTER_ALL,
+    Vip, VipFilter, VipKey, VirtualRouter,
 };
 use failover_common::address::Address;
 use failover_common::stale::take_token;
@@ -24,7 +24,39 @@ use failover_common::wire::tcp::TcpHeader;
 use failover_ebpf::{Kernel, Socket};
 use failover_userspace::dataplane::Entries;
 
-use crate::testrun::{LOOPBACK, Options};
+/// Index of the loopback interface, in every network namespace: frames come in there unless a test says otherwise.
+pub const LOOPBACK: u32 = 1;
+
+/// How a copy is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Length of `VIRTUAL_ROUTERS`.
+    pub routers: u32,
+    /// Bytes of the ring, a power of two and whole pages.
+    pub ring_bytes: u32,
+    /// Entries of `FLOWS` and of `HANDSHAKES`.
+    pub flows_max: u32,
+    /// What each CPU's token bucket for resets is filled with; a burst is a hundredth of it. As it is, no test spends it.
+    pub resets_per_second: u64,
+    /// Addresses that are looked up at all.
+    pub filter: VipFilter,
+    /// Whether peers' flows are looked for.
+    pub has_peers: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let ring_bytes = failover_common::abi::EVENTS_BYTES;
+        Self {
+            routers: 2,
+            ring_bytes,
+            flows_max: 1024,
+            resets_per_second: 100_000_000,
+            filter: VIP_FILTER_ALL,
+            has_peers: true,
+        }
+    }
+}
 
 /// What the node's sockets have for a segment.
 pub type FindSocket = Box<dyn Fn(&Ipv4Header, &TcpHeader) -> Socket + Send>;

@@ -4,9 +4,9 @@
 //! Where the RFC leaves open what counts (adverts less than a millisecond apart, a row of them from before a start, a
 //! preempt delay, a stall) it is a span: no sooner, no later. Deliberately absent: what follows from it (`judge`).
 
-use super::MS;
-use super::peer::Advert;
-use super::scenario::{NODES_MAX, NodePlan};
+use crate::MS;
+use crate::peer::Advert;
+use crate::scenario::{NODES_MAX, NodePlan};
 
 /// RFC 9568 6.1, and RFC 3768 6.1 for version 2.
 pub mod rfc {

@@ -2,9 +2,9 @@
 //!
 //! Deliberately absent: cleverness. Each change is tried, and kept when the run still fails, whatever with.
 
-use super::Failure;
-use super::scenario::Scenario;
-use super::world::play;
+use crate::Failure;
+use crate::scenario::Scenario;
+use crate::world::play;
 
 /// So many runs at most.
 const TRIES: usize = 2_000;
@@ -46,7 +46,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         with(&|scenario| scenario.nodes[node].preempt_delay_ms = 0);
         with(&|scenario| scenario.nodes[node].preempt = true);
         with(&|scenario| scenario.nodes[node].start_ns = scenario.nodes[node].start_ns.map(|_| 0));
-        with(&|scenario| scenario.nodes[node].clock_start_ns = super::SECOND);
+        with(&|scenario| scenario.nodes[node].clock_start_ns = crate::SECOND);
     }
     with(&|scenario| scenario.ring_events = 1000);
     // The last node, when nothing speaks of it any more.
@@ -58,7 +58,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         }
     });
     for fault in 0..scenario.faults.len() {
-        with(&|scenario| scenario.faults[fault].for_ns = (scenario.faults[fault].for_ns / 2).max(super::MS));
+        with(&|scenario| scenario.faults[fault].for_ns = (scenario.faults[fault].for_ns / 2).max(crate::MS));
         with(&|scenario| scenario.faults[fault].at_ns -= scenario.faults[fault].at_ns / 4);
     }
     found

@@ -9,11 +9,11 @@ use failover_common::abi::ChecksumForm;
 use failover_common::wire::ethernet::Mac;
 use failover_common::wire::vrrp::{ADVERT_FRAME_LEN_MAX, AdvertFrame};
 
-use super::clock::Clock;
-use super::node::address_of;
-use super::scenario::NodePlan;
-use super::timer::rfc;
-use super::world::Simulation;
+use crate::clock::Clock;
+use crate::node::address_of;
+use crate::scenario::NodePlan;
+use crate::timer::rfc;
+use crate::world::Simulation;
 
 /// An advert as far as it matters.
 #[derive(Clone, Copy, Debug)]

@@ -7,8 +7,8 @@ use std::fmt;
 
 use failover_common::lease::NS_PER_CS;
 
-use super::{MS, SECOND, US};
 use crate::random::Random;
+use crate::{MS, SECOND, US};
 
 /// What one message takes on a wire that has no fault, most.
 pub const DELAY_MAX_NS: u64 = 200 * US;

@@ -2,11 +2,11 @@
 //!
 //! Deliberately absent: which there are (`scenario`).
 
-use super::MS;
-use super::node::Ambush;
-use super::scenario::{DELAY_MAX_NS, DELAY_MIN_NS, Fault, Kind, NEWS_MAX_NS};
-use super::trace::Note;
-use super::world::{Event, Simulation, Station};
+use crate::MS;
+use crate::node::Ambush;
+use crate::scenario::{DELAY_MAX_NS, DELAY_MIN_NS, Fault, Kind, NEWS_MAX_NS};
+use crate::trace::Note;
+use crate::world::{Event, Simulation, Station};
 
 /// How long after the first a second copy of a message may come.
 const SECOND_COPY_NS: u64 = 20 * MS;

@@ -17,14 +17,13 @@ use failover_userspace::dataplane::settings;
 use failover_userspace::interface::{Interface, InterfaceAddress};
 use failover_userspace::router::{self, Router, Wish, World};
 
-use super::clock::Clock;
-use super::scenario::NodePlan;
-use super::trace::Note;
-use super::world::Simulation;
+use crate::clock::Clock;
 use crate::fixtures::{CLIENT, CLIENT_MAC};
 use crate::host_frame::HostFrame;
-use crate::host_kernel::HostKernel;
-use crate::testrun::{LOOPBACK, Options};
+use crate::host_kernel::{HostKernel, LOOPBACK, Options};
+use crate::scenario::NodePlan;
+use crate::trace::Note;
+use crate::world::Simulation;
 
 /// The virtual address of every simulation.
 const VIP: [u8; 4] = [192, 0, 2, 200];

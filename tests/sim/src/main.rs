@@ -1,10 +1,10 @@
-//! `sim`: plays the simulation's seeds, and shows what failed. See `failover_tests::sim`.
+//! `sim`: plays the simulation's seeds, and shows what failed. See `failover_sim`.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use failover_tests::sim::{Scenario, Totals, play, shrink};
+use failover_sim::{Scenario, Totals, play, shrink};
 
 /// Many routers on one wire and a virtual clock, with the faults that a seed draws.
 #[derive(Parser)]
@@ -18,6 +18,9 @@ struct Options {
     /// The first of them
     #[arg(long, value_name = "N", default_value_t = 1)]
     first: u64,
+    /// Show a failure as it came, not as small as it gets
+    #[arg(long)]
+    as_it_is: bool,
 }
 
 fn main() -> ExitCode {
@@ -36,7 +39,10 @@ fn main() -> ExitCode {
         match play(&scenario) {
             Ok(outcome) => totals.add(&outcome.totals),
             Err(failure) => {
-                println!("{failure}\nthe same, as small as it gets:\n{}", shrink(failure.clone()));
+                println!("{failure}");
+                if !options.as_it_is {
+                    println!("the same, as small as it gets:\n{}", shrink(failure));
+                }
                 return ExitCode::FAILURE;
             }
         }

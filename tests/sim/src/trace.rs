@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use failover_common::abi::State;
 
-use super::scenario::{Kind, Time};
+use crate::scenario::{Kind, Time};
 
 /// So many of the last events are shown with a failure.
 const SHOWN: usize = 60;

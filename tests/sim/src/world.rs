@@ -8,13 +8,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
-use super::judge::{Judge, Seen};
-use super::node::{Node, address_of};
-use super::peer::{Advert, Peer};
-use super::scenario::{DELAY_MAX_NS, Fault, LATENCY_MAX_NS, LATENCY_MIN_NS, Scenario, Time};
-use super::trace::{Note, Trace};
-use super::{Failure, MS, Totals};
+use crate::judge::{Judge, Seen};
+use crate::node::{Node, address_of};
+use crate::peer::{Advert, Peer};
 use crate::random::Random;
+use crate::scenario::{DELAY_MAX_NS, Fault, LATENCY_MAX_NS, LATENCY_MIN_NS, Scenario, Time};
+use crate::trace::{Note, Trace};
+use crate::{Failure, MS, Totals};
 
 /// More steps than any scenario takes that is drawn.
 const STEPS_MAX: u64 = 3_000_000;
@@ -89,7 +89,7 @@ pub fn play(scenario: &Scenario) -> Result<Outcome, Box<Failure>> {
 impl<'a> Simulation<'a> {
     fn new(scenario: &'a Scenario) -> Self {
         let station = |(place, plan): (usize, &_)| match plan {
-            super::NodePlan { is_keepalived: true, .. } => Station::Peer(Box::new(Peer::new(plan, scenario.version))),
+            crate::NodePlan { is_keepalived: true, .. } => Station::Peer(Box::new(Peer::new(plan, scenario.version))),
             _ => Station::Ours(Box::new(Node::new(place, plan, scenario.version, scenario.ring_events))),
         };
         let simulation = Self {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::scenario::{Scenario, Time};
+use crate::scenario::{Scenario, Time};
 
 /// What was seen in one run, or in many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,11 +11,11 @@
 
 use failover_common::abi::State;
 
-use super::clock::Clock;
-use super::peer::Advert;
-use super::scenario::{DELAY_MAX_NS, LATENCY_MAX_NS, NodePlan, Scenario, Time};
-use super::timer::{Timer, rfc};
-use super::{MS, Totals};
+use crate::clock::Clock;
+use crate::peer::Advert;
+use crate::scenario::{DELAY_MAX_NS, LATENCY_MAX_NS, NodePlan, Scenario, Time};
+use crate::timer::{Timer, rfc};
+use crate::{MS, Totals};
 
 /// What the hold before preempting, or after having been late, may cost (ARCHITECTURE.md, invariants 4 and 5).
 const HOLD_NS: u64 = 2 * MS;
