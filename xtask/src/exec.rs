@@ -208,6 +208,11 @@ pub fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
+/// Where programs are looked for, for another machine's shell.
+pub fn search_path() -> String {
+    path_with_system_directories().to_string_lossy().into_owned()
+}
+
 fn path_with_system_directories() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut directories: Vec<PathBuf> = env::split_paths(&path).collect();

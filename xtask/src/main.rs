@@ -26,6 +26,7 @@ mod sim;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ use crate::packages::Packages;
 use crate::paths::{Paths, Profile};
 use crate::sim::SimOptions;
 use crate::test::TestOptions;
+use crate::vm::VmOptions;
 
 #[derive(Parser)]
 #[command(
@@ -100,6 +102,8 @@ enum Verb {
         #[arg(long, value_name = "N")]
         seconds: Option<u64>,
     },
+    /// Boot kernels that Debian packages, and run the project's own tests in them
+    Vm(VmOptions),
     /// Check formatting, lints, documentation and the project's own rules
     Lint,
 }
@@ -128,6 +132,7 @@ fn run(cli: &Cli) -> Result<()> {
         Verb::Test(options) => test::test(&paths, &packages, options),
         Verb::Sim(options) => sim::sim(&paths, options),
         Verb::Fuzz { target, seconds } => fuzz::fuzz(&paths, &packages, target, *seconds),
+        Verb::Vm(options) => vm::vm(&paths, &packages, options),
         Verb::Lint => lint::lint(&paths, &packages),
     }
 }

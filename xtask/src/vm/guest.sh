@@ -1,0 +1,40 @@
+# The guest's first process, once the root file system is there: mounts, modules, then the command.
+. /run/vm/settings.sh
+busybox() { /run/busybox "$@"; }
+
+[ -z "$MODULES" ] || {
+    busybox mkdir -p "/lib/modules/$RELEASE"
+    busybox mount --bind "$MODULES" "/lib/modules/$RELEASE"
+}
+# The kernel asks for its modules by this program; the machine whose root this is may have none.
+busybox ln -s busybox /run/modprobe
+echo /run/modprobe >/proc/sys/kernel/modprobe
+busybox mkdir -p /dev/pts /dev/shm /run/lock
+busybox mount -t devpts devpts /dev/pts
+busybox mount -t tmpfs shm /dev/shm
+busybox mount -t bpf bpf /sys/fs/bpf
+busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
+busybox mount -t debugfs debugfs /sys/kernel/debug
+busybox mount -t tracefs tracefs /sys/kernel/tracing
+for file in /sys/bus/pci/devices/*/modalias; do
+    read -r alias <"$file" && busybox modprobe -q "$alias"
+done 2>/dev/null
+busybox ip link set lo up
+busybox hostname "vm-$NAME"
+export PATH HOME=/root TERM=${TERM:-dumb}
+
+echo "guest: $NAME is up after $(busybox cut -d' ' -f1 /proc/uptime) s"
+# Whatever hangs, the guest ends.
+(busybox sleep "$SECONDS_AT_MOST"; echo "guest: time is up"; busybox reboot -f) &
+cd "$DIRECTORY" || cd /
+if [ -n "$SHELL_WANTED" ]; then
+    exec </dev/console >/dev/console 2>&1
+    busybox setsid busybox cttyhack "$(command -v bash || echo /bin/sh)"
+    echo 0 >/run/vm/status
+else
+    busybox sh /run/vm/command.sh >/run/vm/output 2>&1 </dev/null
+    echo $? >/run/vm/status
+fi
+busybox dmesg >/run/vm/dmesg 2>/dev/null
+busybox sync
+busybox reboot -f
