@@ -85,6 +85,15 @@ impl Daemon {
         loaded.with_context(|| format!("log of {}:\n{}", self.netns, self.log()))
     }
 
+    /// Whether its process is gone, by itself or not.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let child = self.child.as_mut().context("the controller was not started")?;
+        Ok(child.try_wait()?.is_some())
+    }
+
     fn command(&self) -> Command {
         Netns::existing(&self.netns).command(&self.built.failover)
     }

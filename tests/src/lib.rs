@@ -20,6 +20,7 @@ pub mod frames;
 pub mod freezer;
 pub mod hogs;
 pub mod keepalived;
+pub mod kernel_check;
 pub mod lab;
 pub mod machine;
 mod map_state;
