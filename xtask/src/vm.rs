@@ -3,26 +3,35 @@
 //! Deliberately absent: what is tested, which is the program `kernel` of the package failover-tests and its tests.
 
 mod archive;
+mod checks;
 mod guest;
 mod initrd;
 mod kernels;
+mod table;
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::compile::{self, Host};
 use crate::exec;
+use crate::lab::name_artifacts;
 use crate::packages::Packages;
-use crate::paths::Paths;
-use guest::{Emulator, Guest};
-use kernels::{KERNELS, Kernel};
+use crate::paths::{Paths, Profile};
+use crate::setup::{self, Need};
+use crate::sim;
+use checks::{Extent, Findings, Programs};
+use guest::{Emulator, Ended, Guest};
+use kernels::{KERNELS, Kernel, Unpacked};
+use table::Row;
 
 /// Which kernels, and what to do in them.
 #[derive(Clone, Debug, Args)]
 pub struct VmOptions {
-    /// Which: see --list
+    /// Which, by the names that --list prints; with --quick the oldest that must work and the newest, if none is named
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
     /// All of them
@@ -31,75 +40,151 @@ pub struct VmOptions {
     /// List the kernels and what is there of them
     #[arg(long)]
     list: bool,
+    /// Only load, attach and take over once
+    #[arg(long)]
+    quick: bool,
+    /// Write docs/kernels.md
+    #[arg(long, requires = "all", conflicts_with = "quick")]
+    write: bool,
     /// A shell in the guest, on this terminal
     #[arg(long)]
     shell: bool,
-    /// Give the guest a network card, as qemu names it (igb; virtio-net-pci,mrg_rxbuf=off); all are on one hub
+    /// Give the guest a network card, as qemu names it (igb; virtio-net-pci,mrg_rxbuf=off); all of them are on one hub
     #[arg(long, value_name = "DEVICE")]
     nic: Vec<String>,
-    /// End the guest after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    /// End a guest after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
-    /// Run this command in the guest
+    /// Run this in the guest instead of the tests
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
+/// What `--quick` boots when no kernel is named: the oldest that must work, and the newest.
+const ENDS: [&str; 2] = ["6.1", "newest"];
+
 /// Boots what the options say.
 pub fn vm(paths: &Paths, packages: &Packages, options: &VmOptions) -> Result<()> {
-    let directory = paths.target.join("vm");
+    let machine = Machine { paths, packages, directory: paths.target.join("vm"), options };
     if options.list {
-        return list(&directory);
+        return machine.list();
     }
     exec::require_root("sharing this machine's files with a guest", "vm")?;
-    let names = options.kernels.iter().map(String::as_str);
-    let kernels: Vec<&Kernel> =
-        if options.all { KERNELS.iter().collect() } else { names.map(Kernel::named).collect::<Result<_>>()? };
-    if kernels.is_empty() {
-        bail!("which kernel? `cargo xtask vm --list` lists them");
+    let kernels = options.wanted()?;
+    if options.shell || !options.command.is_empty() {
+        return kernels.into_iter().try_for_each(|kernel| machine.run_command(kernel));
     }
-    for kernel in kernels {
-        run_command(paths, packages, options, &directory, kernel)?;
-    }
-    Ok(())
+    setup::programs(Need::Tests, packages)?;
+    compile::all(paths, packages, Profile::Release, Host::ProductAndLab)?;
+    machine.check(&kernels)
 }
 
-fn list(directory: &Path) -> Result<()> {
-    for kernel in &KERNELS {
-        let package = std::fs::read_to_string(directory.join("kernels").join(kernel.name).join("package"));
-        let package = package.map(|text| text.replace('\n', " ")).unwrap_or_else(|_| "not fetched yet".into());
-        println!("{:<12} {:<6} {:<20} {package}", kernel.name, kernel.architecture, kernel.suite);
+impl VmOptions {
+    fn wanted(&self) -> Result<Vec<&'static Kernel>> {
+        let named = self.kernels.iter().map(|name| Kernel::named(name)).collect::<Result<Vec<_>>>()?;
+        match (self.all, self.quick, named.is_empty()) {
+            (true, _, _) => Ok(KERNELS.iter().collect()),
+            (false, _, false) => Ok(named),
+            (false, true, true) => ENDS.into_iter().map(Kernel::named).collect(),
+            (false, false, true) => bail!("which kernel? `cargo xtask vm --list` lists them; --all means all"),
+        }
     }
-    Ok(())
 }
 
-fn run_command(
-    paths: &Paths,
-    packages: &Packages,
-    options: &VmOptions,
-    directory: &Path,
-    kernel: &Kernel,
-) -> Result<()> {
-    let emulator = Emulator::find(directory, kernel, packages)?;
-    let busybox = || -> Result<PathBuf> { Ok(emulator.busybox()) };
-    let unpacked = kernel.unpacked(directory, busybox, packages)?;
-    let mut command = exec::command(options.command.first().map_or("true", String::as_str));
-    command.args(options.command.iter().skip(1));
-    let script = exec::describe(crate::lab::name_artifacts(paths, &mut command));
-    let guest = Guest {
-        kernel,
-        unpacked: &unpacked,
-        root: Path::new("/"),
-        busybox: &emulator.busybox(),
-        nics: &options.nic,
-        script: (!options.shell).then_some(script.as_str()),
-        patience: Duration::from_secs(options.timeout),
-    };
-    eprintln!("booting {} ({})", kernel.name, unpacked.version);
-    let ended = guest.run(paths, &emulator, guest::to_terminal)?;
-    eprintln!("{}: exit status {} after {:.0} s", kernel.name, ended.status, ended.took.as_secs_f64());
-    if ended.status != 0 {
-        bail!("the command failed in the guest {} (exit status {})", kernel.name, ended.status);
+/// What all guests of one run have in common.
+struct Machine<'a> {
+    paths: &'a Paths,
+    packages: &'a Packages,
+    directory: PathBuf,
+    options: &'a VmOptions,
+}
+
+impl Machine<'_> {
+    fn list(&self) -> Result<()> {
+        for kernel in &KERNELS {
+            let package = fs::read_to_string(self.directory.join("kernels").join(kernel.name).join("package"));
+            let package = package.map_or_else(|_| "not fetched yet".into(), |text| text.trim().replace('\n', " "));
+            println!("{:<12} {:<6} {:<20} {package}", kernel.name, kernel.architecture, kernel.suite);
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn run_command(&self, kernel: &Kernel) -> Result<()> {
+        let mut command = exec::command(self.options.command.first().map_or("true", String::as_str));
+        command.args(self.options.command.iter().skip(1));
+        let script = exec::describe(name_artifacts(self.paths, &mut command));
+        let prepared = self.prepare(kernel)?;
+        let ended = self.boot(kernel, &prepared, (!self.options.shell).then_some(script.as_str()))?;
+        if ended.status != 0 {
+            bail!("the command failed in the guest {} (exit status {})", kernel.name, ended.status);
+        }
+        Ok(())
+    }
+
+    fn check(&self, kernels: &[&'static Kernel]) -> Result<()> {
+        let extent = if self.options.quick { Extent::Quick } else { Extent::Full };
+        let programs = if extent == Extent::Full { checks::build_tests(self.paths)? } else { Programs::new() };
+        let mut rows = Vec::new();
+        for kernel in kernels {
+            let started = Instant::now();
+            let row = self.row(kernel, extent, &programs);
+            println!("{} ({}), {:.0} s:", kernel.name, row.version, started.elapsed().as_secs_f64());
+            match &row.findings {
+                Ok(findings) => print!("{}", findings.described()),
+                Err(error) => println!("  {error}"),
+            }
+            rows.push(row);
+        }
+        if self.options.write {
+            let file = self.paths.root.join("docs/kernels.md");
+            fs::write(&file, table::document(&rows, &sim::commit(self.paths)))
+                .with_context(|| format!("writing {}", file.display()))?;
+            println!("wrote {}", self.paths.shown(&file).display());
+        }
+        let good = rows.iter().filter(|row| row.findings.as_ref().is_ok_and(Findings::is_good)).count();
+        println!("{good} passed, {} failed", rows.len() - good);
+        if good < rows.len() {
+            bail!("{} of {} kernels did not pass", rows.len() - good, rows.len());
+        }
+        Ok(())
+    }
+
+    /// A kernel that cannot be had or does not boot does not keep the next from running.
+    fn row(&self, kernel: &'static Kernel, extent: Extent, programs: &Programs) -> Row {
+        let mut version = "-".to_string();
+        let findings = self.prepare(kernel).and_then(|prepared| {
+            version.clone_from(&prepared.1.version);
+            let script = checks::script(self.paths, extent, programs)?;
+            let ended = self.boot(kernel, &prepared, Some(&script))?;
+            Ok(checks::findings(&ended.output, extent))
+        });
+        Row { kernel, version, findings: findings.map_err(|error| format!("{error:#}")) }
+    }
+
+    fn prepare(&self, kernel: &Kernel) -> Result<(Emulator, Unpacked)> {
+        let emulator = Emulator::find(&self.directory, kernel, self.packages)?;
+        let unpacked = kernel.unpacked(&self.directory, || Ok(emulator.busybox()), self.packages)?;
+        Ok((emulator, unpacked))
+    }
+
+    fn boot(
+        &self,
+        kernel: &Kernel,
+        (emulator, unpacked): &(Emulator, Unpacked),
+        script: Option<&str>,
+    ) -> Result<Ended> {
+        let guest = Guest {
+            kernel,
+            unpacked,
+            root: Path::new("/"),
+            busybox: &emulator.busybox(),
+            nics: &self.options.nic,
+            script,
+            patience: Duration::from_secs(self.options.timeout),
+        };
+        eprintln!("booting {} ({})", kernel.name, unpacked.version);
+        let ended = guest.run(self.paths, emulator, guest::to_terminal)?;
+        eprintln!("{}: exit status {} after {:.0} s", kernel.name, ended.status, ended.took.as_secs_f64());
+        Ok(ended)
+    }
 }

@@ -9,6 +9,9 @@ use clap::{Parser, ValueEnum};
 use failover_tests::kernel_check::{LOADS, Outcome, load, takeover};
 use failover_tests::requirements::Built;
 
+/// Exit status when not even one virtual router could be loaded: nothing else can run on this kernel.
+const REFUSED: u8 = 3;
+
 /// Asks the running kernel what it makes of failover.
 #[derive(Parser)]
 struct Cli {
@@ -27,8 +30,7 @@ enum Extent {
 
 fn main() -> ExitCode {
     match run(Cli::parse().extent) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("kernel: {error:#}");
             ExitCode::FAILURE
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(extent: Extent) -> Result<bool> {
+fn run(extent: Extent) -> Result<u8> {
     let built = Built::from_env()?;
     let mut passed = true;
     let mut print = |outcome: &Outcome| -> Result<()> {
@@ -44,13 +46,15 @@ fn run(extent: Extent) -> Result<bool> {
         println!("{}", serde_json::to_string(outcome)?);
         Ok(())
     };
-    for outcome in takeover(&built) {
-        print(&outcome)?;
+    let first = takeover(&built);
+    first.iter().try_for_each(&mut print)?;
+    if first.first().is_none_or(|loaded| !loaded.passed) {
+        return Ok(REFUSED);
     }
     // The first was loaded for the takeover.
     let more = if extent == Extent::Full { &LOADS[1..] } else { &[] };
     for one in more {
         print(&load(&built, *one))?;
     }
-    Ok(passed)
+    Ok(if passed { 0 } else { 1 })
 }
