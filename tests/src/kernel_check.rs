@@ -26,7 +26,7 @@ const ADDRESSES_MAX: usize = 20;
 /// Long enough for the emulated machine to keep it, short enough to wait for.
 const ADVERT_INTERVAL: &str = "500ms";
 /// Lines of the verifier's log that are shown: what it stumbled over, and why.
-const REFUSAL_LINES: usize = 4;
+const REFUSAL_LINES: usize = 3;
 const REFUSAL_LINE_CHARACTERS: usize = 160;
 
 /// A configuration to load.
@@ -172,7 +172,7 @@ fn start(node: &mut Daemon, said: &mut Vec<String>) -> Result<()> {
         if node.has_ended()? {
             let log = node.log();
             let refusal = refusal(&log);
-            let reason = if refusal.is_empty() { log.clone() } else { "the kernel refused the program".into() };
+            let reason = if refusal.is_empty() { &log } else { "the controller ended" };
             said.extend(refusal);
             bail!("{reason}");
         }
@@ -204,14 +204,21 @@ fn owned_by(arp: &ArpProbe, mac: [u8; 6]) -> Result<()> {
     Ok(())
 }
 
-/// What the verifier said at last: the lines before the one with its statistics.
+/// Which program, what the verifier stumbled over and why, and how far it had come: the log's end, without its statistics.
 fn refusal(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let Some(end) = lines.iter().rposition(|line| line.starts_with("processed ") && line.contains(" insns ")) else {
         return Vec::new();
     };
-    let shown = |line: &&str| line.chars().take(REFUSAL_LINE_CHARACTERS).collect();
-    lines[end.saturating_sub(REFUSAL_LINES)..=end].iter().map(shown).collect()
+    let is_statistics = |line: &&&str| line.starts_with("verification time") || line.starts_with("stack depth");
+    let mut said: Vec<&str> =
+        lines[..end].iter().rev().filter(|line| !is_statistics(line)).take(REFUSAL_LINES).copied().collect();
+    said.reverse();
+    said.push(lines[end]);
+    let program = ["XDP", "socket"].into_iter().find(|kind| log.contains(&format!("refused the {kind} program")));
+    let shown = |line: &str| line.chars().take(REFUSAL_LINE_CHARACTERS).collect();
+    let program = program.map(|kind| format!("the kernel refused the {kind} program:"));
+    program.into_iter().chain(said.into_iter().map(shown)).collect()
 }
 
 /// What the controller says that this kernel lacks.
@@ -245,12 +252,14 @@ mod tests {
 
     #[test]
     fn the_deciding_lines_of_a_refusal_are_found() {
-        let log = "INFO loading\nError: refused: 0: R1=ctx()\n; a line of source\n41: (61) r1 = *(u32 *)(r2 -4)\n\
-                   invalid access to packet, off=-4 size=4, R2(id=1,off=0,r=0)\nR2 offset is outside of the packet\n\
-                   processed 6011 insns (limit 1000000) max_states_per_insn 4 total_states 10 peak_states 9 mark_read 2\n\n";
+        let log = "INFO loading\nError: the kernel's verifier refused the XDP program: 0: R1=ctx()\n; a line of source\n\
+                   41: (61) r1 = *(u32 *)(r2 -4)\ninvalid access to packet, off=-4 size=4, R2(id=1,off=0,r=0)\nR2 offset is outside of the packet\n\
+                   verification time 9 usec\nstack depth 304+0\nprocessed 6011 insns (limit 1000000) max_states_per_insn 4 total_states 10 peak_states 9 mark_read 2\n\n";
         let found = refusal(log);
-        assert_eq!(found.len(), REFUSAL_LINES + 1);
+        assert_eq!(found.len(), 1 + REFUSAL_LINES + 1);
+        assert_eq!(found[0], "the kernel refused the XDP program:");
         assert_eq!(found[2], "invalid access to packet, off=-4 size=4, R2(id=1,off=0,r=0)");
+        assert!(found[4].starts_with("processed 6011 insns"));
         assert!(refusal("Error: no such interface\n").is_empty());
     }
 

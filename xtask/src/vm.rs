@@ -3,6 +3,7 @@
 //! Deliberately absent: what is tested, which is the program `kernel` of the package failover-tests and its tests.
 
 mod archive;
+mod arm64;
 mod checks;
 mod guest;
 mod initrd;
@@ -153,31 +154,34 @@ impl Machine<'_> {
     fn row(&self, kernel: &'static Kernel, extent: Extent, programs: &Programs) -> Row {
         let mut version = "-".to_string();
         let findings = self.prepare(kernel).and_then(|prepared| {
-            version.clone_from(&prepared.1.version);
-            let script = checks::script(self.paths, extent, programs)?;
+            version.clone_from(&prepared.unpacked.version);
+            // The tests are built for this machine only.
+            let (extent, script) = match &prepared.root {
+                Some(root) => (Extent::Quick, exec::describe(&root.kernel_command(self.paths))),
+                None => (extent, checks::script(self.paths, extent, programs)?),
+            };
             let ended = self.boot(kernel, &prepared, Some(&script))?;
             Ok(checks::findings(&ended.output, extent))
         });
         Row { kernel, version, findings: findings.map_err(|error| format!("{error:#}")) }
     }
 
-    fn prepare(&self, kernel: &Kernel) -> Result<(Emulator, Unpacked)> {
+    fn prepare(&self, kernel: &Kernel) -> Result<Prepared> {
         let emulator = Emulator::find(&self.directory, kernel, self.packages)?;
         let unpacked = kernel.unpacked(&self.directory, || Ok(emulator.busybox()), self.packages)?;
-        Ok((emulator, unpacked))
+        let is_foreign = kernel.architecture != guest::host_architecture();
+        let root = is_foreign.then(|| arm64::Root::make(self.paths, self.packages, &self.directory)).transpose()?;
+        Ok(Prepared { emulator, unpacked, root })
     }
 
-    fn boot(
-        &self,
-        kernel: &Kernel,
-        (emulator, unpacked): &(Emulator, Unpacked),
-        script: Option<&str>,
-    ) -> Result<Ended> {
+    fn boot(&self, kernel: &Kernel, prepared: &Prepared, script: Option<&str>) -> Result<Ended> {
+        let Prepared { emulator, unpacked, root } = prepared;
+        let own_busybox = emulator.busybox();
         let guest = Guest {
             kernel,
             unpacked,
-            root: Path::new("/"),
-            busybox: &emulator.busybox(),
+            root: root.as_ref().map_or(Path::new("/"), |root| &root.path),
+            busybox: &root.as_ref().map_or(own_busybox, arm64::Root::busybox),
             nics: &self.options.nic,
             script,
             patience: Duration::from_secs(self.options.timeout),
@@ -187,4 +191,12 @@ impl Machine<'_> {
         eprintln!("{}: exit status {} after {:.0} s", kernel.name, ended.status, ended.took.as_secs_f64());
         Ok(ended)
     }
+}
+
+/// What a kernel is booted with.
+struct Prepared {
+    emulator: Emulator,
+    unpacked: Unpacked,
+    /// Of another architecture than this machine's; else this machine's own root is the guest's.
+    root: Option<arm64::Root>,
 }

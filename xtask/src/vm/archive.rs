@@ -21,7 +21,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 #[derive(Debug)]
 pub struct Archive {
     directory: PathBuf,
-    suite: &'static str,
+    suite: String,
     architecture: &'static str,
 }
 
@@ -38,13 +38,9 @@ pub struct Listed {
 
 impl Archive {
     /// The lists of `suite`, kept below `directory`; they are fetched the first time.
-    pub fn open(
-        directory: &Path,
-        suite: &'static str,
-        architecture: &'static str,
-        packages: &Packages,
-    ) -> Result<Self> {
-        let archive = Self { directory: directory.join(format!("{suite}-{architecture}")), suite, architecture };
+    pub fn open(directory: &Path, suite: &str, architecture: &'static str, packages: &Packages) -> Result<Self> {
+        let archive =
+            Self { directory: directory.join(format!("{suite}-{architecture}")), suite: suite.into(), architecture };
         if archive.lists_are_there() {
             return Ok(archive);
         }

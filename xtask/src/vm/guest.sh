@@ -2,10 +2,8 @@
 . /run/vm/settings.sh
 busybox() { /run/busybox "$@"; }
 
-[ -z "$MODULES" ] || {
-    busybox mkdir -p "/lib/modules/$RELEASE"
-    busybox mount --bind "$MODULES" "/lib/modules/$RELEASE"
-}
+busybox mkdir -p "/lib/modules/$RELEASE"
+busybox mount -t 9p -o ro,cache=loose,trans=virtio,version=9p2000.L,msize=262144 modules "/lib/modules/$RELEASE"
 # The kernel asks for its modules by this program; the machine whose root this is may have none.
 busybox ln -s busybox /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
