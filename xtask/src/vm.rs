@@ -187,7 +187,9 @@ impl Machine<'_> {
             patience: Duration::from_secs(self.options.timeout),
         };
         eprintln!("booting {} ({})", kernel.name, unpacked.version);
-        let ended = guest.run(self.paths, emulator, guest::to_terminal)?;
+        // What checks print is described when they are over; the tests' progress is worth seeing.
+        let is_quiet = self.options.quick && self.options.command.is_empty();
+        let ended = guest.run(self.paths, emulator, if is_quiet { |_: &str| () } else { guest::to_terminal })?;
         eprintln!("{}: exit status {} after {:.0} s", kernel.name, ended.status, ended.took.as_secs_f64());
         Ok(ended)
     }

@@ -24,7 +24,7 @@ export PATH HOME=/root TERM=${TERM:-dumb}
 echo "guest: $NAME is up after $(busybox cut -d' ' -f1 /proc/uptime) s"
 # Whatever hangs, the guest ends.
 (busybox sleep "$SECONDS_AT_MOST"; echo "guest: time is up"; busybox reboot -f) &
-cd "$DIRECTORY" || cd /
+cd "$DIRECTORY" 2>/dev/null || cd /
 if [ -n "$SHELL_WANTED" ]; then
     exec </dev/console >/dev/console 2>&1
     busybox setsid busybox cttyhack "$(command -v bash || echo /bin/sh)"

@@ -43,7 +43,7 @@ pub struct Unpacked {
 /// Those of x86-64, oldest first. The plain flavour of each: the one for clouds lacks 9p, igb and e1000e.
 ///
 /// 5.15 was never in a suite that is still served; of 6.18 the newest that a package has is 6.18.15.
-pub const KERNELS: [Kernel; 8] = [
+pub const KERNELS: [Kernel; 9] = [
     amd64("5.10", "bullseye-security", "5.10."),
     amd64("6.1", "bookworm-security", "6.1."),
     amd64("6.12", "trixie-security", "6.12."),
@@ -52,6 +52,7 @@ pub const KERNELS: [Kernel; 8] = [
     amd64("6.18", "trixie-backports", "6.18."),
     amd64("newest", "trixie-backports", ""),
     Kernel { architecture: "arm64", ..amd64("arm64", "trixie-security", "6.12.") },
+    Kernel { architecture: "arm64", ..amd64("arm64-newest", "trixie-backports", "") },
 ];
 
 /// Subtrees of a kernel's modules that no guest needs: four fifths of them.
