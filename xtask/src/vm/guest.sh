@@ -14,7 +14,7 @@ busybox mount -t bpf bpf /sys/fs/bpf
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 busybox mount -t debugfs debugfs /sys/kernel/debug
 busybox mount -t tracefs tracefs /sys/kernel/tracing
-for file in /sys/bus/pci/devices/*/modalias; do
+for file in /sys/bus/pci/devices/*/modalias /sys/bus/virtio/devices/*/modalias; do
     read -r alias <"$file" && busybox modprobe -q "$alias"
 done 2>/dev/null
 busybox ip link set lo up
@@ -30,7 +30,8 @@ if [ -n "$SHELL_WANTED" ]; then
     busybox setsid busybox cttyhack "$(command -v bash || echo /bin/sh)"
     echo 0 >/run/vm/status
 else
-    busybox sh /run/vm/command.sh >/run/vm/output 2>&1 </dev/null
+    # Not busybox's shell, which takes its own `ip` and the like for those of the machine.
+    /bin/sh /run/vm/command.sh >/run/vm/output 2>&1 </dev/null
     echo $? >/run/vm/status
 fi
 busybox dmesg >/run/vm/dmesg 2>/dev/null
