@@ -1,5 +1,6 @@
 //! Waiting for a condition, never for a time.
 
+use std::env;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,15 +13,21 @@ const POLL: Duration = Duration::from_millis(2);
 /// Long enough for anything that happens at all on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// [`PATIENCE`], or as many times that as `FAILOVER_SLOWNESS` says: an emulated machine takes its time for everything.
+fn patience() -> Duration {
+    let slowness = env::var("FAILOVER_SLOWNESS").ok().and_then(|text| text.parse().ok());
+    PATIENCE * slowness.unwrap_or(1)
+}
+
 /// Waits until `condition` holds; `what` completes "waited 20s for ...".
 ///
 /// # Errors
 /// When it never does.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
-    let start = Instant::now();
+    let (start, patience) = (Instant::now(), patience());
     while !condition() {
-        if start.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} for {what}");
+        if start.elapsed() > patience {
+            bail!("waited {patience:?} for {what}");
         }
         thread::sleep(POLL);
     }

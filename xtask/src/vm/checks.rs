@@ -138,6 +138,7 @@ pub fn script(paths: &Paths, extent: Extent, programs: &Programs) -> Result<Stri
             for test in tests {
                 let mut command = exec::command("timeout");
                 command.arg(PATIENCE.to_string()).arg(file).args(["--exact", test]).env("FAILOVER_REQUIRE", "1");
+                command.env("FAILOVER_SLOWNESS", "6");
                 script += &format!("{} || status=1\n", exec::describe(name_artifacts(paths, &mut command)));
             }
         }
