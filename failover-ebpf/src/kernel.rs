@@ -9,7 +9,7 @@ use core::ptr::{addr_of, addr_of_mut, read_unaligned, read_volatile, write_unali
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_tuple, tcphdr,
+    BPF_ANY, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_tuple, tcphdr, xdp_md,
 };
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skc_lookup_tcp,
@@ -24,7 +24,8 @@ use failover_common::address::Address;
 use failover_common::stale::take_token;
 use failover_common::wire::checksum::Sum;
 use failover_common::wire::ipv4::Ipv4Header;
-use failover_common::wire::tcp::TcpHeader;
+use failover_common::wire::tcp::{self, TcpHeader};
+use failover_common::wire::vrrp::{self, AddressDigest, Words};
 use failover_common::wire::{Frame, Header};
 use failover_ebpf::{Cut, Kernel, Socket};
 
@@ -40,20 +41,25 @@ const SUM_OFFSET_MAX: usize = 0x7fff;
 pub struct PacketFrame<'a>(pub &'a XdpContext);
 
 impl PacketFrame<'_> {
-    /// The address of `T` at `offset`, when all of it is inside the packet.
+    /// The address of `T` at `offset`, when all of it is inside the packet. `OFFSET_MAX` has ones only.
+    ///
+    /// The verifier learns a range for the very register that is compared, and older ones (before Linux 6.18) for no
+    /// other: LLVM must neither make the address from the end of it, nor make it twice. Hence the assembly, which it
+    /// cannot see through.
     #[inline(always)]
-    fn at<T>(&self, offset: usize, offset_max: usize) -> Option<*mut T> {
-        if offset > offset_max {
+    fn at<T, const OFFSET_MAX: usize>(&self, offset: usize) -> Option<*mut T> {
+        const { assert!((OFFSET_MAX + 1).is_power_of_two() && size_of::<T>() <= 512) };
+        if offset > OFFSET_MAX {
             return None;
         }
-        let start = self.0.data() + offset;
-        let mut end = start;
-        if size_of::<T>() != 1 {
-            end += size_of::<T>();
-        } else {
-            // Or LLVM makes `start < data_end` of it, which the verifier learns nothing from.
-            // SAFETY: an addition, nothing else.
-            unsafe { asm!("{0} += 1", inout(reg) end) };
+        let mut start = offset;
+        let mut end: usize;
+        // SAFETY: arithmetic, nothing else.
+        unsafe {
+            // The bound again, as all verifiers can follow it.
+            asm!("{0} &= {1}", inout(reg) start, const OFFSET_MAX as i32);
+            start += self.0.data();
+            asm!("{0} = {1}", "{0} += {2}", out(reg) end, inout(reg) start, const size_of::<T>() as i32);
         }
         (end <= self.0.data_end()).then_some(start as *mut T)
     }
@@ -151,7 +157,7 @@ impl Frame for PacketFrame<'_> {
 
     #[inline(always)]
     fn read<T: Header>(&self, offset: usize) -> Option<T> {
-        let at = self.at::<T>(offset, OFFSET_MAX)?;
+        let at = self.at::<T, OFFSET_MAX>(offset)?;
         // SAFETY: `at` checked that all of `T` lies inside the packet, which stays in place while
         // the program runs; `Header` types are valid for any bytes.
         Some(unsafe { load(at) })
@@ -159,26 +165,80 @@ impl Frame for PacketFrame<'_> {
 
     #[inline(always)]
     fn write<T: Header>(&mut self, offset: usize, header: &T) -> Option<()> {
-        let at = self.at::<T>(offset, OFFSET_MAX)?;
+        let at = self.at::<T, OFFSET_MAX>(offset)?;
         // SAFETY: as in `read`; nothing holds a reference into the packet.
         unsafe { store(at, header) };
         Some(())
     }
 
-    /// In chunks of fixed lengths: the verifier bounds a helper's access by the most a length can be. A packet above
-    /// 32 KiB has no sum, and so is never answered (the kernel may join segments before generic XDP; the next short one
-    /// is).
     #[inline(always)]
     fn sum(&self, offset: usize, len: usize) -> Option<Sum> {
-        let mut rest = Rest { at: offset, left: len, sum: 0 };
-        self.sum_chunks::<512, 64>(&mut rest)?;
-        self.sum_chunks::<32, 16>(&mut rest)?;
-        self.sum_chunks::<4, 8>(&mut rest)?;
+        let sum = packet_sum(self.0.ctx, offset as u32, len as u32);
+        let mut total = Sum::default();
+        total.add(sum as u16);
+        (sum & NONE == 0).then_some(total)
+    }
+
+    #[inline(always)]
+    fn options_hold(&self, offset: usize, len: usize) -> bool {
+        len == 0 || packet_options_hold(self.0.ctx, offset as u32, len as u32) != 0
+    }
+
+    #[inline(always)]
+    fn words(&self, offset: usize, len: usize) -> Option<Words> {
+        let found = packet_words(self.0.ctx, offset as u32, len as u32);
+        let mut words = Words { sum: Sum::default(), digest: AddressDigest(found as u32) };
+        words.sum.add((found >> 32) as u16);
+        (found & NONE == 0).then_some(words)
+    }
+}
+
+// Functions that the kernel's verifier looks at once, whatever calls them: global ones, with the context and numbers as
+// arguments. Loops are in such functions only. The names are C's, because a global function needs one.
+
+/// In the result of a function: there is none.
+const NONE: u64 = 1 << 63;
+
+/// The folded sum of `len` bytes at `offset`, or [`NONE`].
+///
+/// In chunks of fixed lengths: the verifier bounds a helper's access by the most a length can be. A packet above 32 KiB
+/// has no sum, and so is never answered (the kernel may join segments before generic XDP; the next short one is).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn packet_sum(context: *mut xdp_md, offset: u32, len: u32) -> u64 {
+    let context = XdpContext::new(context);
+    let mut rest = Rest { at: offset as usize, left: len as usize, sum: 0 };
+    PacketFrame(&context).sum_all(&mut rest).map_or(NONE, u64::from)
+}
+
+/// [`tcp::options_hold`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn packet_options_hold(context: *mut xdp_md, offset: u32, len: u32) -> u32 {
+    let context = XdpContext::new(context);
+    u32::from(tcp::options_hold(&PacketFrame(&context), offset as usize, len as usize))
+}
+
+/// [`vrrp::read_words`]: the digest, above it the folded sum; or [`NONE`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn packet_words(context: *mut xdp_md, offset: u32, len: u32) -> u64 {
+    let context = XdpContext::new(context);
+    let words = vrrp::read_words(&PacketFrame(&context), offset as usize, len as usize);
+    words.map_or(NONE, |words| u64::from(words.sum.folded()) << 32 | u64::from(words.digest.0))
+}
+
+impl PacketFrame<'_> {
+    #[inline(always)]
+    fn sum_all(&self, rest: &mut Rest) -> Option<u16> {
+        self.sum_chunks::<512, 64>(rest)?;
+        self.sum_chunks::<32, 16>(rest)?;
+        self.sum_chunks::<4, 8>(rest)?;
         let mut last = [0; 4];
         for (index, byte) in last.iter_mut().take(3).enumerate() {
             if index < rest.left {
                 // SAFETY: inside the packet, as `at` checked.
-                *byte = unsafe { *self.at::<u8>(rest.at + index, SUM_OFFSET_MAX)? };
+                *byte = unsafe { *self.at::<u8, SUM_OFFSET_MAX>(rest.at + index)? };
             }
         }
         // Words of this machine's byte order were summed; swapped, a one's complement sum is that of the other order
@@ -187,18 +247,14 @@ impl Frame for PacketFrame<'_> {
         let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = (sum & 0xffff) + (sum >> 16);
-        let mut total = Sum::default();
-        total.add(u16::from_be(sum as u16));
-        Some(total)
+        Some(u16::from_be(sum as u16))
     }
-}
 
-impl PacketFrame<'_> {
     /// Sums `N` bytes from `offset`, a multiple of 4 and at most 512 (the helper's limit until Linux 6.13).
     #[inline(always)]
     fn sum_chunk<const N: usize>(&self, offset: usize) -> Option<u64> {
         const { assert!(N % 4 == 0 && N <= 512) };
-        let start = self.at::<[u8; N]>(offset, SUM_OFFSET_MAX)?;
+        let start = self.at::<[u8; N], SUM_OFFSET_MAX>(offset)?;
         if N == 4 {
             // SAFETY: all of the chunk lies inside the packet, as was just checked.
             return Some(u64::from(unsafe { load!(u32, start, 0) }));
@@ -219,24 +275,24 @@ impl PacketFrame<'_> {
             rest.at += N;
             rest.left -= N;
         }
-        rest.at = blur(self.0, rest.at, 0xffff);
-        rest.left = blur(self.0, rest.left, 0xffff);
+        rest.at = blur(self.0, rest.at);
+        rest.left = blur(self.0, rest.left);
         Some(())
     }
 }
 
-/// The same value, of which the verifier knows no more than that it fits the mask. Behind a loop that ends at a length
-/// from the packet it would else follow what comes next once for each length.
+/// The same value below 65,536, of which the verifier knows no more than that. Behind a loop that ends at a length from
+/// the packet it would else follow what comes next once for each length.
 #[inline(always)]
-fn blur(context: &XdpContext, value: usize, mask: usize) -> usize {
+fn blur(context: &XdpContext, value: usize) -> usize {
     let mut value = value;
     // SAFETY: the context is this program's own; and two instructions that cancel each other. The field's value does not
     // matter, only that it is not known.
     unsafe {
         let noise = (*context.ctx).rx_queue_index as usize;
-        asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) value, in(reg) noise);
+        asm!("{0} ^= {1}", "{0} ^= {1}", "{0} &= 0xffff", inout(reg) value, in(reg) noise);
     }
-    value & mask
+    value
 }
 
 /// What is still to be summed, and what was.
@@ -399,11 +455,6 @@ impl Kernel for Maps<'_> {
     #[inline(always)]
     fn emit(&self, event: &Event) -> bool {
         maps::EVENTS.output_untyped::<Event>(event, u64::from(BPF_RB_FORCE_WAKEUP)).is_ok()
-    }
-
-    #[inline(always)]
-    fn blur(&self, value: usize, mask: usize) -> usize {
-        blur(self.0, value, mask)
     }
 
     #[inline(always)]

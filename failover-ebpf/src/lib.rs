@@ -103,8 +103,6 @@ pub trait Kernel {
     /// Hands an event to the controller; `false` when the ring is full.
     fn emit(&self, event: &Event) -> bool;
 
-    /// `value & mask`, with nothing known to the verifier but the mask: see the kernel's.
-    fn blur(&self, value: usize, mask: usize) -> usize;
     /// What stale segments get.
     fn stale(&self, router: Self::Router) -> &StalePolicy;
     /// Since when this node is Active.

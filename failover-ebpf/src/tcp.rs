@@ -193,26 +193,16 @@ fn check<F: Cut + ?Sized, K: Kernel>(
     if !has_good_source(segment, link, own, kernel) {
         return Err(Counter::TcpBadSource);
     }
-    // At most 22 bytes before the IP header, and 60 in either header.
-    let ip_at = kernel.blur(link.payload, 0x1f);
-    if !ip.checksum_holds(frame, ip_at) {
+    if !ip.checksum_holds(frame, link.payload) || !tcp::checksum_holds(frame, ip, *at, tcp, *len) {
         return Err(Counter::TcpBadChecksum);
     }
-    let (at, len) = (kernel.blur(*at, 0x7f), kernel.blur(*len, 0xffff));
-    if !tcp::checksum_holds(frame, ip, at, tcp, len) {
-        return Err(Counter::TcpBadChecksum);
-    }
-    let ip_options = kernel.blur(ip.header_len() - 20, 0x3f);
-    if !tcp::options_hold(frame, ip_at + 20, ip_options) {
-        return Err(Counter::TcpBadOptions);
-    }
-    let tcp_options = kernel.blur(tcp.header_len() - 20, 0x3f);
-    if !tcp::options_hold(frame, at + 20, tcp_options) {
+    let holds = |at: usize, header_len: usize| frame.options_hold(at + 20, header_len - 20);
+    if !holds(link.payload, ip.header_len()) || !holds(*at, tcp.header_len()) {
         return Err(Counter::TcpBadOptions);
     }
     // A socket buffer keeps notes of the segment: to finish its checksum, which would spoil the reset's, and to send it
     // in parts. What needs either is the kernel's to answer.
-    let is_plain = len <= GENERIC_LEN_MAX && tcp::has_whole_checksum(ip, tcp, len);
+    let is_plain = *len <= GENERIC_LEN_MAX && tcp::has_whole_checksum(ip, tcp, *len);
     if !is_plain && kernel.is_generic() {
         return Err(Counter::TcpGeneric);
     }

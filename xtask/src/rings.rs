@@ -101,12 +101,11 @@ impl Selection {
         &self.names
     }
 
-    /// nextest's expression for the tests of `of` that were asked for, by their name or their program's.
+    /// nextest's expression for the tests of `of` that were asked for.
     pub fn filterset(&self, of: &str) -> String {
         // Other characters have a meaning in an expression, and none in a test's name.
         let is_plain = |part: &&String| part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ':');
-        let parts: Vec<String> =
-            self.names.iter().filter(is_plain).map(|part| format!("test(~{part}) | binary(~{part})")).collect();
+        let parts: Vec<String> = self.names.iter().filter(is_plain).map(|part| format!("test(~{part})")).collect();
         match (self.names.is_empty(), parts.is_empty()) {
             (true, _) => of.to_string(),
             (false, true) => "none()".to_string(),
@@ -141,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_asks_for_names_and_programs() {
+    fn an_expression_asks_for_names() {
         assert_eq!(selection(&["2"]).filterset("kind(test)"), "kind(test)");
-        let expected = "(kind(test)) & (test(~arp) | binary(~arp) | test(~a::b) | binary(~a::b))";
+        let expected = "(kind(test)) & (test(~arp) | test(~a::b))";
         assert_eq!(selection(&["arp", "a::b"]).filterset("kind(test)"), expected);
         assert_eq!(selection(&["sim mutants: the lease"]).filterset("all()"), "none()");
     }

@@ -66,17 +66,16 @@ impl Ipv4Header {
         Some(total_len - self.header_len())
     }
 
-    /// Whether the header at `offset`, options included, carries its right checksum.
+    /// Whether this header, which is at `offset`, carries its right checksum, options included. A length below 20 lies; the
+    /// 20 bytes count then.
     #[inline(always)]
     pub fn checksum_holds<F: Frame + ?Sized>(&self, frame: &F, offset: usize) -> bool {
+        const FIXED_LEN: usize = size_of::<Ipv4Header>();
         let mut sum = Sum::default();
-        let words = self.header_len() / 4;
-        for index in 0..15 {
-            if index >= words {
-                break;
-            }
-            let Some(word) = frame.read::<[u8; 4]>(offset + index * 4) else { return false };
-            sum.add_four(word);
+        sum.add_header(zerocopy::transmute!(*self));
+        if self.header_len() > FIXED_LEN {
+            let Some(options) = frame.sum(offset + FIXED_LEN, self.header_len() - FIXED_LEN) else { return false };
+            sum.add_sum(options);
         }
         sum.folded() == 0xffff
     }

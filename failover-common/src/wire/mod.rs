@@ -11,6 +11,7 @@ pub mod tcp;
 pub mod vrrp;
 
 use checksum::Sum;
+use vrrp::Words;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// What every header type is: plain bytes of any value, at any alignment.
@@ -39,6 +40,18 @@ pub trait Frame {
     /// The sum of `len` bytes from `offset`; an odd last one counts as a word's high half (RFC 1071). `None` past the
     /// end.
     fn sum(&self, offset: usize, len: usize) -> Option<Sum>;
+
+    /// [`tcp::options_hold`], for the kernel's frame to have it in a function of its own.
+    #[inline(always)]
+    fn options_hold(&self, offset: usize, len: usize) -> bool {
+        tcp::options_hold(self, offset, len)
+    }
+
+    /// [`vrrp::read_words`], likewise.
+    #[inline(always)]
+    fn words(&self, offset: usize, len: usize) -> Option<Words> {
+        vrrp::read_words(self, offset, len)
+    }
 }
 
 impl Frame for [u8] {

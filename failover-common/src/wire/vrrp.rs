@@ -145,13 +145,13 @@ pub fn check<F: Frame + ?Sized>(
     if ip.payload_len(frame, offset).is_none_or(|payload_len| payload_len < message_len) {
         return Err(Counter::AdvertBadLength);
     }
-    let body = read_body(frame, start, message_len, authentication_len)?;
+    let body = read_body(frame, &header, start, message_len, authentication_len)?;
     let checksum_form = checksum_form(body.sum, ip, message_len, is_v2)?;
     let advert = Advert {
         source: Address::from_ipv4(ip.source),
         priority: header.priority,
         interval_cs: if is_v2 { (header.interval.get() & 0xff) * 100 } else { header.interval.get() & 0x0fff },
-        address_digest: body.address_digest,
+        address_digest: body.digest,
         checksum_form,
     };
     // Erratum 8299.
@@ -192,36 +192,47 @@ fn check_v2<F: Frame + ?Sized>(
     Ok(())
 }
 
-/// What one pass over the message yields.
-struct Body {
-    sum: Sum,
-    address_digest: AddressDigest,
+/// What one pass over words of 4 bytes yields.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Words {
+    /// Their sum.
+    pub sum: Sum,
+    /// Their digest, as if each were an address.
+    pub digest: AddressDigest,
 }
 
-/// Reads the whole message once. All words go into both sums and those that are no addresses are
-/// taken out of the digest again: a condition in the loop would square the verifier's work.
+/// Reads the `len` bytes at `offset`, a multiple of 4 and at most a message's; `None` past the end.
+#[inline(always)]
+pub fn read_words<F: Frame + ?Sized>(frame: &F, offset: usize, len: usize) -> Option<Words> {
+    let mut words = Words::default();
+    for index in 0..WORDS_MAX {
+        if index * 4 >= len {
+            break;
+        }
+        let word = frame.read(offset + index * 4)?;
+        words.sum.add_four(word);
+        words.digest.add(word);
+    }
+    Some(words)
+}
+
+/// Reads the whole message once. All words go into both sums and those that are no addresses are taken out of the digest
+/// again.
 #[inline(always)]
 fn read_body<F: Frame + ?Sized>(
     frame: &F,
+    header: &VrrpHeader,
     start: usize,
     message_len: usize,
     authentication_len: usize,
-) -> Result<Body, Counter> {
+) -> Result<Words, Counter> {
     let word = |offset: usize| frame.read::<[u8; 4]>(start + offset).ok_or(Counter::AdvertBadLength);
-    let mut body = Body { sum: Sum::default(), address_digest: AddressDigest::default() };
-    for index in 0..WORDS_MAX {
-        if index * 4 >= message_len {
-            break;
-        }
-        let word = word(index * 4)?;
-        body.sum.add_four(word);
-        body.address_digest.add(word);
-    }
-    body.address_digest.remove(word(0)?);
-    body.address_digest.remove(word(4)?);
+    let mut body = frame.words(start, message_len).ok_or(Counter::AdvertBadLength)?;
+    let words: [[u8; 4]; 2] = zerocopy::transmute!(*header);
+    words.into_iter().for_each(|word| body.digest.remove(word));
     if authentication_len > 0 {
-        body.address_digest.remove(word(message_len - 8)?);
-        body.address_digest.remove(word(message_len - 4)?);
+        body.digest.remove(word(message_len - 8)?);
+        body.digest.remove(word(message_len - 4)?);
     }
     Ok(body)
 }

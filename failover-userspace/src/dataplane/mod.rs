@@ -7,6 +7,7 @@
 mod entries;
 pub mod maps;
 pub mod pins;
+mod refusal;
 mod sockets;
 
 use std::net::Ipv4Addr;
@@ -130,7 +131,7 @@ impl DataPlane {
     /// Loads the program and attaches it to every interface of the plan.
     ///
     /// # Errors
-    /// When the kernel refuses, with its verifier's log. Unless something was adopted, nothing is
+    /// When the kernel refuses. Unless something was adopted, nothing is
     /// left loaded then.
     pub fn start(config: &Config, plan: &Plan, found: Found) -> Result<Started> {
         let (pin_path, adopted) = (config.data_plane.pin_path.clone(), found.adopted);
@@ -429,7 +430,7 @@ fn load(config: &Config, routers: u32) -> Result<Ebpf> {
         maps::open(pin_path, name)?;
     }
     let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
-    program.load().context("the kernel's verifier refused the XDP program")?;
+    program.load().map_err(|error| refusal::explain(PROGRAM, error))?;
     Ok(ebpf)
 }
 

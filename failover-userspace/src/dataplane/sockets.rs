@@ -17,6 +17,7 @@ use failover_common::address::Address;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::maps::{self, Raw};
+use super::refusal;
 use crate::config::Config;
 
 /// The program's name in the object.
@@ -72,7 +73,7 @@ fn attach(ebpf: &mut Ebpf) -> Result<()> {
     let path = cgroup_root()?;
     let root = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
     let program: &mut SockOps = ebpf.program_mut(PROGRAM).context("the object has no socket program")?.try_into()?;
-    program.load().context("the kernel refused the socket program (it needs Linux 5.15)")?;
+    program.load().map_err(|error| refusal::explain(PROGRAM, error))?;
     // A link to a group always stands beside others, and takes no flag that says so (cgroup_bpf_link_attach).
     let attached = program.attach(root, CgroupAttachMode::Single);
     attached.with_context(|| format!("attaching the socket program to {}", path.display()))?;

@@ -330,10 +330,6 @@ impl Kernel for HostKernel {
         self.events.put(event)
     }
 
-    fn blur(&self, value: usize, mask: usize) -> usize {
-        value & mask
-    }
-
     fn stale(&self, router: u32) -> &StalePolicy {
         // SAFETY: as in `edit`.
         unsafe { &(*self.at(router)).stale }
