@@ -40,6 +40,11 @@ impl Pair {
         let arp = lab.arp_probe()?;
         let pair = Self { arp, a, b, mac_a, mac_b, lab };
         pair.wait_for_owner(mac_a)?;
+        // Answering comes before: the kernel's address follows on another thread.
+        let node = pair.lab.station("edge-a")?;
+        let has_address =
+            || node.ip(&["address", "show", "dev", INTERFACE]).is_ok_and(|text| text.contains(&VIP.to_string()));
+        wait::until("the address on edge-a", has_address).with_context(|| pair.a.log())?;
         Ok(Some(pair))
     }
 

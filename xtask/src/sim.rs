@@ -133,6 +133,9 @@ fn try_unless_known(paths: &Paths, mutations: Vec<Mutation>) -> Result<Vec<Row>>
 
 /// Prints the table as it grows.
 fn try_mutants(paths: &Paths, mutations: Vec<Mutation>, seeds: Seeds) -> Result<Vec<Row>> {
+    // What is not ours has to be there before it is copied.
+    let mut build = compile::host_cargo(paths, "build", Profile::Release);
+    exec::run(build.args(PACKAGE), "building the simulation")?;
     let count = thread::available_parallelism().map_or(1, usize::from).min(mutations.len());
     let rigs = (0..count).map(|number| rig(paths, number, seeds)).collect::<Result<Vec<_>>>()?;
     if let Some(rig) = rigs.first() {
@@ -197,7 +200,7 @@ fn build_command(paths: &Paths, tree: &Path, target: &Path) -> Command {
 }
 
 /// The feature is not needed; with it, crates are as in all other builds.
-const PACKAGE: [&str; 6] = ["--package", "failover-sim", "--bin", "sim", "--features", "failover-userspace/command"];
+const PACKAGE: [&str; 6] = ["--package", "failover-sim", "--bin", "sim", "--features", "failover-userspace/default"];
 /// Where seeds begin.
 const FIRST_SEED: u64 = 1;
 /// Seeds that a mutant may take: ten times what any does, so that none slips through when a change gives each seed another

@@ -65,7 +65,7 @@ const PLAIN: &[&str] =
 const PRIVILEGED: &[&str] = &["--package", "failover-tests", "--package", "failover-sim"];
 
 /// Tests side by side where most wait: for a lease to end, for a timer of TCP's.
-const WAITING: Option<usize> = Some(5);
+const WAITING: Option<usize> = Some(4);
 
 const SUITES: [Suite; 6] = [
     Suite { ring: Ring::Units, build: Build::Tool, packages: TOOL, filter: "all()", wide: WAITING },

@@ -29,7 +29,12 @@ fn two_nodes_with_ten_thousand_flows_each_converge() {
     // 10,000 flows: a third of 6 bytes, two thirds of 10. Then 5,000 closed with 6, 2,000 opened.
     let table_bytes = 3_334 * 6 + 6_666 * 10;
     let changes_bytes = 5_000 * 6 + 666 * 6 + 1_334 * 10;
-    a.wait("the numbers", |table| table.status(0).sent_bytes >= table_bytes + changes_bytes);
+    // Flows are there before the numbers of them are.
+    a.wait("the numbers", |table| {
+        let status = table.status(0);
+        status.sent_bytes >= table_bytes + changes_bytes && status.syncs == 1
+    });
+    b.wait("its numbers", |table| table.status(0).syncs == 1);
     let (a, b) = (a.table().status(0), b.table().status(0));
     assert_eq!((a.syncs, b.syncs), (1, 1));
     assert_eq!((a.is_sending, a.is_receiving, b.is_sending, b.is_receiving), (1, 1, 1, 1));
