@@ -66,11 +66,14 @@ impl Ipv4Header {
         Some(total_len - self.header_len())
     }
 
-    /// Whether this header, which is at `offset`, carries its right checksum, options included. A length below 20 lies; the
-    /// 20 bytes count then.
+    /// Whether this header, which is at `offset`, carries its right checksum, options included. One with a length below 20
+    /// does not.
     #[inline(always)]
     pub fn checksum_holds<F: Frame + ?Sized>(&self, frame: &F, offset: usize) -> bool {
         const FIXED_LEN: usize = size_of::<Ipv4Header>();
+        if self.header_len() < FIXED_LEN {
+            return false;
+        }
         let mut sum = Sum::default();
         sum.add_header(zerocopy::transmute!(*self));
         if self.header_len() > FIXED_LEN {
@@ -110,6 +113,25 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(!header(&bad).checksum_holds(&bad[..], 0) || header(&bad).header_len() != 20, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_checksum_of_options_counts_and_one_of_less_than_a_header_does_not() {
+        // One option word of four no-operations (RFC 791 3.1), with the checksum made anew: b861 - 0100 - 0202.
+        let mut with_options = [0; 24];
+        with_options[..20].copy_from_slice(&KNOWN);
+        with_options[0] = 0x46;
+        with_options[20..].copy_from_slice(&[1; 4]);
+        with_options[10..12].copy_from_slice(&0xb55f_u16.to_be_bytes());
+        assert!(header(&with_options).checksum_holds(&with_options[..], 0));
+        assert!(!header(&with_options).checksum_holds(&with_options[..23], 0), "cut short");
+        with_options[23] = 2;
+        assert!(!header(&with_options).checksum_holds(&with_options[..], 0));
+        // The same 20 bytes, of which only 16 are said to be the header's.
+        let mut short = KNOWN;
+        short[0] = 0x44;
+        short[10..12].copy_from_slice(&0xb961_u16.to_be_bytes());
+        assert!(!header(&short).checksum_holds(&short[..], 0));
     }
 
     #[test]

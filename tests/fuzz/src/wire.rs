@@ -46,7 +46,9 @@ fn read(frame: &[u8]) {
 
 fn read_ipv4(frame: &[u8], at: usize, ip: &Ipv4Header) {
     let header = frame.get(at..at + 4 * usize::from(frame[at] & 0x0f));
-    assert_eq!(ip.checksum_holds(frame, at), header.is_some_and(|header| sum(header) == 0xffff));
+    // RFC 791 3.1: a header has 20 bytes at least.
+    let is_right = header.is_some_and(|header| header.len() >= 20 && sum(header) == 0xffff);
+    assert_eq!(ip.checksum_holds(frame, at), is_right);
     let payload_len = ip.payload_len(frame, at);
     let total_len = usize::from(u16::from_be_bytes([frame[at + 2], frame[at + 3]]));
     let packet = frame.get(at..at + total_len).filter(|packet| packet.len() >= 20);
