@@ -28,7 +28,7 @@ use crate::config::{self, Config, Problem};
 use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
 use crate::flows::{self, Flows, leaving};
 use crate::host::{Host, News};
-use crate::interface;
+use crate::interfaces;
 use crate::packet::{FrameSender, Purpose};
 use crate::plan::Plan;
 use crate::readable::readable;
@@ -91,7 +91,7 @@ fn bind_replication(file: &Path, config: &Config) -> Result<Option<Replication>>
 async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
     let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
     tokio::spawn(connection);
-    let known = interface::list(&netlink).await?;
+    let known = interfaces::list(&netlink).await?;
     let plan = Plan::new(file, config, &known).map_err(Problems)?;
     let found = Found::look(config, &plan)?;
     for (ifindex, address) in found.leftovers(config, &plan) {

@@ -28,7 +28,8 @@ use crate::clock;
 use crate::config::{Config, VirtualRouter};
 use crate::dataplane::{self, DataPlane, Entries};
 use crate::flows::{self, leaving::Left};
-use crate::interface::{self, Interface};
+use crate::interface::{Interface, InterfaceAddress};
+use crate::interfaces;
 use crate::packet::{FrameSender, Purpose};
 use crate::plan::Plan;
 use crate::refusals::Refusals;
@@ -261,7 +262,7 @@ impl Host {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => (address, false),
             _ => return false,
         };
-        let Some(net) = interface::ipv4_of(address) else { return false };
+        let Some(net) = interfaces::ipv4_of(address) else { return false };
         let ports = self.interfaces.iter().enumerate();
         let mut states = ports.filter_map(|(port, there)| Some((port, there.state.as_ref()?)));
         let Some((port, state)) = states.find(|(_, state)| state.index == address.header.index) else { return false };
@@ -289,7 +290,7 @@ impl Host {
 
     /// Looks at all interfaces, tells what changed, and mends addresses.
     async fn refresh(&mut self) {
-        let known = match interface::list(&self.netlink).await {
+        let known = match interfaces::list(&self.netlink).await {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "asking the kernel about the interfaces failed");
@@ -479,7 +480,7 @@ impl Host {
     /// is the program: it fences the address.
     async fn stop(mut self) -> Result<()> {
         self.services.iter_mut().for_each(|service| service.wanted = false);
-        let known = interface::list(&self.netlink).await?;
+        let known = interfaces::list(&self.netlink).await?;
         let mut taken_off = Ok(());
         for router in 0..self.services.len() {
             // One that fails keeps no other from going.
@@ -522,7 +523,7 @@ impl Port {
 fn note(state: &mut Interface, virtual_router: &VirtualRouter) {
     for net in &virtual_router.addresses {
         if !state.addresses.iter().any(|there| there.net.addr() == net.addr()) {
-            state.addresses.push(interface::InterfaceAddress { net: *net, is_secondary: true });
+            state.addresses.push(InterfaceAddress { net: *net, is_secondary: true });
         }
     }
 }

@@ -3,24 +3,33 @@
 //! Dependencies inside: `main` -> `controller` -> {`router`, `host`, `dataplane`} -> `election`,
 //! which points nowhere but to `failover-common`.
 
+#[cfg(feature = "command")]
 mod addresses;
 #[cfg(feature = "command")]
 pub mod cli;
 mod clock;
 pub mod config;
+#[cfg(feature = "command")]
 pub mod controller;
 pub mod dataplane;
 pub mod election;
 pub mod flows;
+#[cfg(feature = "command")]
 mod host;
 pub mod interface;
+#[cfg(feature = "command")]
+mod interfaces;
+#[cfg(feature = "command")]
 mod packet;
 mod plan;
 mod readable;
+#[cfg(feature = "command")]
 mod realtime;
+#[cfg(feature = "command")]
 mod refusals;
 pub mod replication;
 pub mod router;
 pub mod status;
 mod told;
+#[cfg(feature = "command")]
 pub mod unload;

@@ -3,20 +3,24 @@
 //! Exit codes: 0 done; 1 failed; 2 the configuration or the command line is wrong; 3 nothing is
 //! loaded.
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use failover_userspace::cli::{Cli, Command, LogFormat};
+use failover_userspace::cli::{self, Cli, Command, LogFormat};
 use failover_userspace::config::{self, Problem};
 use failover_userspace::controller::{self, Problems};
 use failover_userspace::dataplane::maps;
 use failover_userspace::status::Status;
 use failover_userspace::unload::{self, Outcome};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 const EXIT_CONFIG: u8 = 2;
 const EXIT_NOT_LOADED: u8 = 3;
@@ -43,18 +47,29 @@ fn main() -> ExitCode {
 }
 
 /// Logs to stderr through a thread of their own: whoever reads them slowly stalls nobody.
-fn start_logging(cli: &Cli) -> Option<WorkerGuard> {
+fn start_logging(cli: &Cli) -> WorkerGuard {
     let (writer, guard): (NonBlocking, WorkerGuard) = tracing_appender::non_blocking(io::stderr());
-    let filter = match &cli.log {
-        Some(log) => EnvFilter::new(log),
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+    let lines = fmt::layer().with_writer(writer).with_target(false);
+    let lines = match cli.log_format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
-    let installed = match cli.log_format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    installed.ok().map(|()| guard)
+    registry().with(lines.with_filter(log_filter(cli))).init();
+    guard
+}
+
+/// What is logged: `--log`, else `RUST_LOG`, else from info on.
+fn log_filter(cli: &Cli) -> Targets {
+    let info = || Targets::new().with_default(LevelFilter::INFO);
+    match (&cli.log, env::var("RUST_LOG")) {
+        (Some(filter), _) => filter.clone(),
+        (None, Ok(text)) if !text.is_empty() => cli::log_filter(&text).unwrap_or_else(|reason| {
+            // Meant for another program, maybe; no reason not to serve.
+            eprintln!("failover: RUST_LOG has no effect: {reason}");
+            info()
+        }),
+        (None, _) => info(),
+    }
 }
 
 fn load(file: &Path) -> Result<config::Config> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::addresses::Addresses;
 use crate::dataplane::maps::{self, Snapshot};
 use crate::dataplane::{self, pins};
-use crate::interface;
+use crate::interfaces;
 
 /// What there was to take away.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub async fn unload(pin_path: &Path, force: bool) -> Result<Outcome> {
 async fn remove_addresses(pin_path: &Path, snapshot: &Snapshot, force: bool) -> Result<usize> {
     let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
     tokio::spawn(connection);
-    let known = interface::list(&netlink).await?;
+    let known = interfaces::list(&netlink).await?;
     for (index, there) in &snapshot.interfaces {
         let name = dataplane::unpadded(&there.name);
         let program = pins::link_program(pin_path, &name)?;

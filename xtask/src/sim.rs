@@ -133,13 +133,15 @@ fn try_unless_known(paths: &Paths, mutations: Vec<Mutation>) -> Result<Vec<Row>>
 
 /// Prints the table as it grows.
 fn try_mutants(paths: &Paths, mutations: Vec<Mutation>, seeds: Seeds) -> Result<Vec<Row>> {
-    // What is not ours has to be there before it is copied.
-    let mut build = compile::host_cargo(paths, "build", Profile::Release);
-    exec::run(build.args(PACKAGE), "building the simulation")?;
     let count = thread::available_parallelism().map_or(1, usize::from).min(mutations.len());
-    let rigs = (0..count).map(|number| rig(paths, number, seeds)).collect::<Result<Vec<_>>>()?;
-    if let Some(rig) = rigs.first() {
-        exec::announce(&(rig.build)());
+    let mut rigs = Vec::new();
+    for number in 0..count {
+        let rig = rig(paths, number, seeds)?;
+        if number == 0 {
+            // What is not ours has to be there before the others copy it.
+            exec::run(&mut (rig.build)(), "building the simulation as it is")?;
+        }
+        rigs.push(rig);
     }
     println!("{}", mutants::head());
     let rows = mutants::try_all(&rigs, mutations, |row| println!("{row}"))?;
@@ -199,8 +201,7 @@ fn build_command(paths: &Paths, tree: &Path, target: &Path) -> Command {
     command
 }
 
-/// The feature is not needed; with it, crates are as in all other builds.
-const PACKAGE: [&str; 6] = ["--package", "failover-sim", "--bin", "sim", "--features", "failover-userspace/default"];
+const PACKAGE: [&str; 4] = ["--package", "failover-sim", "--bin", "sim"];
 /// Where seeds begin.
 const FIRST_SEED: u64 = 1;
 /// Seeds that a mutant may take: ten times what any does, so that none slips through when a change gives each seed another

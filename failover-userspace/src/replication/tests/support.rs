@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use failover_common::abi::{self, FlowKey};
 use failover_common::address::Address;
 use tokio::sync::mpsc;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::replication::auth::{Ends, HELLO, Session};
 use crate::replication::{Change, Key, News, Record, Replication, Settings, Store};
@@ -51,9 +55,9 @@ impl Write for Log {
 pub fn keep_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log);
-        let subscriber = subscriber.with_env_filter("failover_userspace::replication=debug").finish();
-        tracing::subscriber::set_global_default(subscriber).unwrap();
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Log);
+        let filter = Targets::new().with_target("failover_userspace::replication", LevelFilter::DEBUG);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     });
 }
 
