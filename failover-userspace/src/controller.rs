@@ -35,6 +35,7 @@ use crate::readable::readable;
 use crate::realtime;
 use crate::replication::{Key, Replication, Settings};
 use crate::router::{self, Router, Wish, World};
+use crate::startup;
 
 /// Runs until SIGTERM or SIGINT, or until one of its threads ends, then releases everything.
 ///
@@ -47,6 +48,7 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
         let _runtime = runtime.enter();
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
+    startup::clock::check()?;
     realtime::try_out(config.node.realtime_priority)?;
     let config = Arc::new(config);
     let replication = bind_replication(file, &config)?;
@@ -93,7 +95,7 @@ async fn prepare(file: &Path, config: &Config) -> Result<(Plan, Started)> {
     tokio::spawn(connection);
     let known = interfaces::list(&netlink).await?;
     let plan = Plan::new(file, config, &known).map_err(Problems)?;
-    let found = Found::look(config, &plan)?;
+    let found = Found::look(config, &plan, &known)?;
     for (ifindex, address) in found.leftovers(config, &plan) {
         let interface = known.values().find(|interface| interface.index == ifindex);
         let there = interface.and_then(|state| state.addresses.iter().find(|there| there.net.addr() == address));

@@ -34,6 +34,7 @@ use crate::packet::{FrameSender, Purpose};
 use crate::plan::Plan;
 use crate::refusals::Refusals;
 use crate::router::Wish;
+use crate::unfit::Unfit;
 
 /// Changes of links and addresses, as netlink tells them.
 type Events =
@@ -331,6 +332,10 @@ impl Host {
             tracing::warn!(interface = %port.name, "the interface is gone");
             port.sender = None;
             let _ = self.data_plane.forget_interface(port.index);
+        }
+        let is_told = |unfit: &Unfit| port.state.as_ref().is_some_and(|before| before.unfit.as_ref() == Some(unfit));
+        if let Some(unfit) = now.as_ref().and_then(|now| now.unfit.as_ref()).filter(|unfit| !is_told(unfit)) {
+            tracing::warn!(interface = %port.name, "no virtual address is safe here any more: the interface {unfit}");
         }
         port.state.clone_from(&now);
         let _ = self.news.send(News { interface, state: now, sender });

@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use failover_common::wire::ethernet::Mac;
 use ipnet::Ipv4Net;
 
+use crate::unfit::Unfit;
+
 /// An IPv4 address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
@@ -29,6 +31,8 @@ pub struct Interface {
     pub is_up: bool,
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
+    /// Why it cannot serve a virtual address, if it can't.
+    pub unfit: Option<Unfit>,
     /// The id of the XDP program on it.
     pub xdp_program: Option<u32>,
     /// In the kernel's order.
@@ -57,6 +61,7 @@ mod tests {
             mac: Mac::default(),
             is_up: true,
             is_veth: false,
+            unfit: None,
             xdp_program: None,
             addresses: addresses
                 .iter()

@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: any memory of it, every answer is as of now; changing it (`addresses`).
 
+mod fitness;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -10,7 +12,7 @@ use failover_common::wire::ethernet::Mac;
 use futures_util::StreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
 use rtnetlink::Handle;
 
 use crate::interface::{Interface, InterfaceAddress};
@@ -20,11 +22,20 @@ use crate::interface::{Interface, InterfaceAddress};
 /// # Errors
 /// Those of the netlink socket.
 pub async fn list(netlink: &Handle) -> Result<BTreeMap<String, Interface>> {
-    let mut interfaces = BTreeMap::new();
+    let mut messages = Vec::new();
     let mut links = netlink.link().get().execute();
     while let Some(link) = links.next().await {
-        let link = from_link(&link.context("listing the interfaces")?);
-        interfaces.insert(link.index, link);
+        messages.push(link.context("listing the interfaces")?);
+    }
+    let mut interfaces: BTreeMap<u32, Interface> =
+        messages.iter().map(|link| (link.header.index, from_link(link))).collect();
+    let kinds = messages.iter().map(|link| fitness::kind_of(link).cloned());
+    let names = messages.iter().map(|link| (link.header.index, interfaces[&link.header.index].name.clone()));
+    let links: fitness::Links = names.zip(kinds).map(|((index, name), kind)| (index, (name, kind))).collect();
+    for link in &messages {
+        if let Some(interface) = interfaces.get_mut(&link.header.index) {
+            interface.unfit = fitness::unfit(link, &links);
+        }
     }
     let mut addresses = netlink.address().get().execute();
     while let Some(address) = addresses.next().await {
@@ -37,14 +48,15 @@ pub async fn list(netlink: &Handle) -> Result<BTreeMap<String, Interface>> {
     Ok(interfaces.into_values().map(|interface| (interface.name.clone(), interface)).collect())
 }
 
-/// The interface that a netlink message speaks of, without its addresses.
+/// The interface that a netlink message speaks of, without its addresses and what others say of it.
 fn from_link(link: &LinkMessage) -> Interface {
     let mut interface = Interface {
         name: String::new(),
         index: link.header.index,
         mac: Mac::default(),
         is_up: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
-        is_veth: false,
+        is_veth: matches!(fitness::kind_of(link), Some(InfoKind::Veth)),
+        unfit: None,
         xdp_program: None,
         addresses: Vec::new(),
     };
@@ -53,9 +65,6 @@ fn from_link(link: &LinkMessage) -> Interface {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Address(bytes) => {
                 interface.mac = bytes.as_slice().try_into().map_or(Mac::default(), Mac);
-            }
-            LinkAttribute::LinkInfo(infos) => {
-                interface.is_veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
             }
             LinkAttribute::Xdp(attributes) => {
                 interface.xdp_program = attributes.iter().find_map(|attribute| match attribute {

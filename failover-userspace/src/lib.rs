@@ -29,7 +29,9 @@ mod realtime;
 mod refusals;
 pub mod replication;
 pub mod router;
+pub mod startup;
 pub mod status;
 mod told;
+pub mod unfit;
 #[cfg(feature = "command")]
 pub mod unload;

@@ -1,7 +1,7 @@
 //! The command `failover`: parses, calls the library, maps errors to exit codes.
 //!
-//! Exit codes: 0 done; 1 failed; 2 the configuration or the command line is wrong; 3 nothing is
-//! loaded.
+//! Exit codes: 0 done; 1 failed; 2 the configuration or the command line is wrong, or the start can't be
+//! made safe on this machine; 3 nothing is loaded.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -14,6 +14,7 @@ use failover_userspace::cli::{self, Cli, Command, LogFormat};
 use failover_userspace::config::{self, Problem};
 use failover_userspace::controller::{self, Problems};
 use failover_userspace::dataplane::maps;
+use failover_userspace::startup::Refusal;
 use failover_userspace::status::Status;
 use failover_userspace::unload::{self, Outcome};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -22,7 +23,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
-const EXIT_CONFIG: u8 = 2;
+const EXIT_REFUSED: u8 = 2;
 const EXIT_NOT_LOADED: u8 = 3;
 
 fn main() -> ExitCode {
@@ -39,10 +40,10 @@ fn main() -> ExitCode {
         let is_config = error.is::<Problems>() || error.is::<Problem>();
         if is_config {
             eprintln!("{error}");
-            return ExitCode::from(EXIT_CONFIG);
+            return ExitCode::from(EXIT_REFUSED);
         }
         eprintln!("failover: {error:#}");
-        ExitCode::FAILURE
+        if error.is::<Refusal>() { ExitCode::from(EXIT_REFUSED) } else { ExitCode::FAILURE }
     })
 }
 

@@ -32,7 +32,7 @@ impl Plan {
     /// Resolves the configuration of `file` against the interfaces there are.
     ///
     /// # Errors
-    /// One [`Problem`] for each virtual router whose interface does not exist or has no address.
+    /// One [`Problem`] for each virtual router whose interface does not exist, cannot serve or has no address.
     pub fn new(file: &Path, config: &Config, known: &BTreeMap<String, Interface>) -> Result<Self, Vec<Problem>> {
         let mut plan =
             Self { interfaces: Vec::new(), routers: Vec::new(), file: file.to_path_buf(), lines: BTreeMap::new() };
@@ -58,6 +58,9 @@ impl Plan {
             let there: Vec<_> = known.keys().map(String::as_str).collect();
             return Err(format!("interface \"{name}\" does not exist; there are {}", there.join(", ")));
         };
+        if let Some(unfit) = &interface.unfit {
+            return Err(format!("interface \"{name}\" {unfit}"));
+        }
         let own_address = interface.primary_address(&virtual_addresses(config, name, priority));
         let own_address = own_address.ok_or_else(|| {
             format!("interface \"{name}\" has no IPv4 address of its own: adverts need one to come from")

@@ -22,6 +22,8 @@ pub struct Daemon {
     log: PathBuf,
     child: Option<Child>,
     left_behind: bool,
+    /// Words before those that run it.
+    start_with: Vec<String>,
 }
 
 impl Daemon {
@@ -40,7 +42,16 @@ impl Daemon {
         );
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         let log = directory.join(format!("{name}.log"));
-        Ok(Self { built: built.clone(), netns: name.into(), pin_path, config, log, child: None, left_behind: false })
+        Ok(Self {
+            built: built.clone(),
+            netns: name.into(),
+            pin_path,
+            config,
+            log,
+            child: None,
+            left_behind: false,
+            start_with: Vec::new(),
+        })
     }
 
     /// Replaces text in its configuration, for its next start.
@@ -53,6 +64,16 @@ impl Daemon {
         Ok(fs::write(&self.config, text.replace(from, to))?)
     }
 
+    /// Has it pin where another one does.
+    ///
+    /// # Errors
+    /// As [`Self::edit_config`].
+    pub fn share_pins(&mut self, other: &Self) -> Result<()> {
+        self.edit_config(&self.pin_path.to_string_lossy(), &other.pin_path.to_string_lossy())?;
+        self.pin_path.clone_from(&other.pin_path);
+        Ok(())
+    }
+
     /// The file that it is started from.
     pub fn program(&self) -> &Path {
         &self.built.failover
@@ -61,6 +82,12 @@ impl Daemon {
     /// Has it started from another file the next time: an upgrade.
     pub fn set_program(&mut self, failover: &Path) {
         self.built.failover = failover.into();
+    }
+
+    /// Has it started by a command that takes the command to run as its last arguments, outside of the node's network
+    /// namespace.
+    pub fn start_with(&mut self, words: &[&str]) {
+        self.start_with = words.iter().map(ToString::to_string).collect();
     }
 
     /// Starts it.
@@ -102,7 +129,10 @@ impl Daemon {
     pub fn run_command(&self) -> Command {
         let mut command = self.command();
         command.arg("run").arg("--config").arg(&self.config);
-        command
+        let Some((program, words)) = self.start_with.split_first() else { return command };
+        let mut starter = Command::new(program);
+        starter.args(words).arg(command.get_program()).args(command.get_args());
+        starter
     }
 
     /// The command that unloads what it left.
@@ -235,6 +265,7 @@ impl Daemon {
             log: file("log"),
             child: None,
             left_behind: false,
+            start_with: Vec::new(),
         };
         let pid = fs::read_to_string(file("pid")).ok().and_then(|text| Pid::from_raw(text.trim().parse().ok()?));
         if let Some(pid) = pid.filter(|pid| daemon.is_process(*pid)) {

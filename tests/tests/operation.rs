@@ -151,7 +151,7 @@ fn bpftool_shows_named_fields() -> Result<()> {
     let counters = daemon.map_dump("COUNTERS")?[0]["formatted"]["values"][0]["value"].clone();
     ensure!(counters["advert_valid"].is_u64(), "{counters}");
     let meta = daemon.map_dump("META")?[0]["formatted"]["value"].clone();
-    ensure!(meta["abi_version"] == 2, "{meta}");
+    ensure!(meta["abi_version"] == 3, "{meta}");
     Ok(())
 }
 
@@ -324,15 +324,16 @@ fn the_owner_serves_its_own_address_and_keeps_it() -> Result<()> {
 fn a_crash_followed_by_a_start_that_fails_leaves_no_address_unfenced() -> Result<()> {
     let Some((lab, _)) = single("failing restart")? else { return Ok(()) };
     let node = lab.station("edge-a")?;
-    // A macvlan has generic XDP and no native.
-    node.ip(&["link", "add", "link", INTERFACE, "name", "mv0", "type", "macvlan", "mode", "bridge"])?;
-    node.ip(&["address", "add", "198.51.100.1/24", "dev", "mv0"])?;
-    node.ip(&["link", "set", "mv0", "up"])?;
-    let routers = "[[virtual_router]]\nname = \"web\"\ninterface = \"mv0\"\nvrid = 51\nadvert_interval = \"100ms\"\n\
+    // A veth whose peer has a large MTU has generic XDP and no native.
+    node.ip(&["link", "add", "big0", "mtu", "9000", "type", "veth", "peer", "name", "far0", "mtu", "9000"])?;
+    node.ip(&["address", "add", "198.51.100.1/24", "dev", "big0"])?;
+    node.ip(&["link", "set", "big0", "up"])?;
+    node.ip(&["link", "set", "far0", "up"])?;
+    let routers = "[[virtual_router]]\nname = \"web\"\ninterface = \"big0\"\nvrid = 51\nadvert_interval = \"100ms\"\n\
                    addresses = [\"198.51.100.10/24\"]\n";
     let mut daemon = lab.daemon_with("edge-a", routers)?;
     daemon.edit_config("native", "generic")?;
-    let has_address = || node.ip(&["address", "show", "dev", "mv0"]).is_ok_and(|text| text.contains("198.51.100.10"));
+    let has_address = || node.ip(&["address", "show", "dev", "big0"]).is_ok_and(|text| text.contains("198.51.100.10"));
     daemon.start_and_wait()?;
     wait::until("the address", has_address)?;
     daemon.kill()?;

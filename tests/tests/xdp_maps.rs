@@ -146,14 +146,21 @@ fn the_node_and_its_interfaces_are_readable() {
     let Some(node) = active(&version_3()) else { return };
     let mut name = [0; 64];
     name[..6].copy_from_slice(b"edge-a");
-    let meta =
-        Meta { abi_version: ABI_VERSION, controller_pid: 7, started_unix_ms: 8, boot_id: [9; 16], node_name: name };
+    let meta = Meta {
+        abi_version: ABI_VERSION,
+        controller_pid: 7,
+        started_unix_ms: 8,
+        boot_id: [9; 16],
+        netns_inode: 10,
+        node_name: name,
+    };
     let mut map = array::<{ size_of::<Meta>() }>(open(&node, META)).expect("META has this layout");
     map.set(0, Raw::of(&meta), 0).expect("META takes a value");
     let dump = bpftool(&node, "dump", META);
     let value = &formatted(&dump, 0)["value"];
     assert_eq!((&value["abi_version"], &value["controller_pid"]), (&json!(ABI_VERSION), &json!(7)));
     assert_eq!((&value["started_unix_ms"], &value["boot_id"][15]), (&json!(8), &json!(9)));
+    assert_eq!(value["netns_inode"], 10);
     assert!(!value["node_name"].is_null());
 
     let mut map = hash::<4, { size_of::<Interface>() }>(open(&node, INTERFACES)).expect("INTERFACES has this layout");

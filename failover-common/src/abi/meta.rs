@@ -17,12 +17,15 @@ pub struct Meta {
     pub started_unix_ms: u64,
     /// The kernel's boot id: bpffs does not survive a reboot, a copy of it might.
     pub boot_id: [u8; 16],
+    /// The inode of the network namespace that the interfaces are in, as in `net:[4026531833]`.
+    pub netns_inode: u64,
     /// The node's name, UTF-8, zero padded.
     pub node_name: [u8; 64],
 }
 
-pin_layout!(Meta, size = 96, align = 8, fields = [
-    abi_version: u32, controller_pid: u32, started_unix_ms: u64, boot_id: [u8; 16], node_name: [u8; 64],
+pin_layout!(Meta, size = 104, align = 8, fields = [
+    abi_version: u32, controller_pid: u32, started_unix_ms: u64, boot_id: [u8; 16], netns_inode: u64,
+    node_name: [u8; 64],
 ]);
 
 /// How the program is attached.

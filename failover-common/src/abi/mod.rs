@@ -29,7 +29,7 @@ pub use vip::{Vip, VipKey};
 
 /// The layout and meaning of everything in this module. Written to [`Meta`] at load, compared
 /// before a pinned map is trusted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Array of [`VirtualRouter`], one entry per configured virtual router, memory-mapped by the
 /// controller so that a lease is one aligned store.

@@ -10,7 +10,9 @@ pub mod pins;
 mod refusal;
 mod sockets;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +32,7 @@ use crate::clock;
 use crate::config::{Config, DataPlane as DataPlaneConfig, StaleConnections, Version, VirtualRouter, XdpMode};
 use crate::interface::Interface;
 use crate::plan::Plan;
+use crate::startup::Refusal;
 pub use entries::{Entries, Entry};
 use maps::{Raw, Snapshot};
 pub use sockets::FlowEvents;
@@ -50,6 +53,7 @@ pub struct DataPlane {
 /// What an earlier controller left, looked at and not touched yet.
 pub struct Found {
     lock: pins::Lock,
+    prepared: pins::Prepared,
     before: Option<Snapshot>,
     /// Whether it describes the same virtual routers, so that their leases carry on.
     pub adopted: bool,
@@ -72,25 +76,27 @@ pub struct Started {
 }
 
 impl Found {
-    /// Takes the controller's lock and reads what is pinned.
+    /// Takes the controller's lock and reads what is pinned. `known` are all interfaces of this network namespace.
     ///
     /// # Errors
-    /// When this binary has no program, another controller runs with these pins, or an interface
-    /// has somebody else's program.
-    pub fn look(config: &Config, plan: &Plan) -> Result<Self> {
+    /// When this binary has no program, pins would not be safe there, another controller runs with
+    /// them or they fence another network namespace, or an interface has somebody else's program.
+    pub fn look(config: &Config, plan: &Plan, known: &BTreeMap<String, Interface>) -> Result<Self> {
         if OBJECT.is_empty() {
             bail!("this failover was built without its XDP program: build it with `cargo xtask build`");
         }
         let pin_path = &config.data_plane.pin_path;
-        pins::prepare(pin_path)?;
+        let prepared = pins::prepare(pin_path)?;
         let Some(lock) = pins::lock(pin_path)? else {
             let pid = maps::read_meta(pin_path).map_or(0, |meta| meta.controller_pid);
             bail!("another controller (process {pid}) runs with pin_path {}", pin_path.display());
         };
+        check_other_namespaces(pin_path, known)?;
         check_foreign_programs(pin_path, plan)?;
-        let before = Snapshot::read(pin_path).ok();
+        // Interface indexes of another network namespace mean nothing here.
+        let before = Snapshot::read(pin_path).ok().filter(|before| before.meta.netns_inode == netns_inode());
         let adopted = before.as_ref().is_some_and(|before| is_adoptable(before, config, plan));
-        Ok(Self { lock, before, adopted })
+        Ok(Self { lock, prepared, before, adopted })
     }
 
     /// Addresses that a controller before us put on interfaces. Where nothing is adopted they have
@@ -133,10 +139,13 @@ impl DataPlane {
     /// # Errors
     /// When the kernel refuses. Unless something was adopted, nothing is
     /// left loaded then.
-    pub fn start(config: &Config, plan: &Plan, found: Found) -> Result<Started> {
+    pub fn start(config: &Config, plan: &Plan, mut found: Found) -> Result<Started> {
         let (pin_path, adopted) = (config.data_plane.pin_path.clone(), found.adopted);
+        let prepared = std::mem::take(&mut found.prepared);
         let started = Self::load_and_attach(config, plan, found);
-        if started.is_err() && !adopted {
+        if started.is_ok() || adopted {
+            prepared.keep();
+        } else {
             let _ = pins::remove_all(&pin_path);
         }
         started
@@ -291,6 +300,7 @@ impl DataPlane {
             controller_pid: std::process::id(),
             started_unix_ms: clock::unix_ms(),
             boot_id: boot_id(),
+            netns_inode: netns_inode(),
             node_name: padded(&config.node.name),
         };
         let mut map = maps::array::<{ size_of::<Meta>() }>(maps::open(&self.pin_path, META)?)?;
@@ -334,6 +344,27 @@ fn stale_policy(config: &StaleConnections) -> StalePolicy {
         *port = *configured;
     }
     StalePolicy { leaving_until_ns: 0, hold_ms: config.hold.as_millis() as u32, action: config.action, ports }
+}
+
+/// What fences another network namespace is not taken away from it.
+fn check_other_namespaces(pin_path: &Path, known: &BTreeMap<String, Interface>) -> Result<()> {
+    let links = pins::attached(pin_path)?;
+    let is_here = |link: &pins::Attached| {
+        known.values().any(|here| here.index == link.ifindex && here.xdp_program == Some(link.program_id))
+    };
+    let Some(link) = links.iter().find(|link| !is_here(link)) else { return Ok(()) };
+    let meta = maps::read_meta(pin_path);
+    let inode = meta.map_or_else(|_| String::new(), |meta| format!(" (net:[{}])", meta.netns_inode));
+    Err(Refusal(format!(
+        "pin_path {path} holds what an ended controller left in another network namespace{inode}: program {} fences \
+         interface {} there, and two nodes would answer if it went. Start failover there again, or run `failover unload \
+         --pin-path {path}` there (`nsenter --net=/run/netns/NAME`; `lsns -t net` lists them); or give this one another \
+         pin_path",
+        link.program_id,
+        link.ifindex,
+        path = pin_path.display(),
+    ))
+    .into())
 }
 
 /// An interface may carry our program, or none. Somebody else's is never replaced.
@@ -512,6 +543,11 @@ fn boot_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+}
+
+/// The inode of this network namespace, zero when it can't be looked at. Two that exist have not the same.
+fn netns_inode() -> u64 {
+    std::fs::metadata("/proc/self/ns/net").map_or(0, |there| there.ino())
 }
 
 #[cfg(test)]

@@ -1,49 +1,94 @@
 //! The directory of the pins: bpffs under it, a lock that says whether a controller lives, and the
 //! links that keep the program attached when none does.
+//!
+//! Deliberately absent: whether pins there are safe (`startup::pin_path`).
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use aya::programs::links::PinnedLink;
-use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::startup::pin_path::{self as place, BPFFS, Place};
 
 /// Where links are pinned, one per interface.
 const LINKS: &str = "links";
-/// Where bpffs belongs.
-const BPFFS: &str = "/sys/fs/bpf";
-/// statfs(2)'s f_type of bpffs (BPF_FS_MAGIC).
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// bpf(2)'s command for opening a pin.
+const BPF_OBJ_GET: libc::c_long = 7;
 
 /// Held by the controller as long as it lives; the kernel drops it with the process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] OwnedFd);
 
-/// Makes the directory, mounting bpffs at its usual place first if that is missing.
-///
-/// # Errors
-/// When the path is not on a bpffs, or cannot be made.
-pub fn prepare(pin_path: &Path) -> Result<()> {
-    if pin_path.starts_with(BPFFS) && Path::new(BPFFS).is_dir() && !is_bpffs(Path::new(BPFFS)) {
-        rustix::mount::mount("bpf", BPFFS, "bpf", rustix::mount::MountFlags::empty(), None::<&std::ffi::CStr>)
-            .with_context(|| format!("mounting bpffs at {BPFFS} (needs root)"))?;
-    }
-    let existing = pin_path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    if !is_bpffs(existing) {
-        bail!(
-            "pin_path {} is not on a bpffs, and maps can be pinned nowhere else: use a path below {BPFFS}",
-            pin_path.display()
-        );
-    }
-    let links = links(pin_path);
-    fs::create_dir_all(&links).with_context(|| format!("making {} (needs root)", links.display()))
+/// What was made for the pins. It is taken away again when this is dropped, unless it is in use by then.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    is_mounted: bool,
+    /// Outer ones first.
+    directories: Vec<PathBuf>,
 }
 
-fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|stat| stat.f_type as u64 == BPF_FS_MAGIC)
+/// Makes the directory, mounting bpffs at its usual place first if that is missing. Nobody but this user may look into
+/// what is made.
+///
+/// # Errors
+/// When pins there would not be safe, or the directory cannot be made.
+pub fn prepare(pin_path: &Path) -> Result<Prepared> {
+    let mut prepared = Prepared::default();
+    if place::find(pin_path)? == Place::Missing {
+        mount_bpffs(Path::new(BPFFS))?;
+        prepared.is_mounted = true;
+    }
+    prepared.make(pin_path)?;
+    place::check_owner(pin_path)?;
+    prepared.make(&links(pin_path))?;
+    Ok(prepared)
+}
+
+/// Mounts a bpffs of which others see nothing.
+///
+/// # Errors
+/// Those of mount(2).
+pub fn mount_bpffs(at: &Path) -> Result<()> {
+    mount("bpf", at, "bpf", MountFlags::empty(), Some(c"mode=0700"))
+        .with_context(|| format!("mounting bpffs at {} (needs root)", at.display()))
+}
+
+impl Prepared {
+    fn make(&mut self, directory: &Path) -> Result<()> {
+        let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
+        for path in missing.into_iter().rev() {
+            let made = fs::DirBuilder::new().mode(0o700).create(path);
+            made.with_context(|| format!("making {} (needs root)", path.display()))?;
+            self.directories.push(path.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// It is in use: it stays.
+    pub fn keep(mut self) {
+        self.is_mounted = false;
+        self.directories.clear();
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        for directory in self.directories.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+        if self.is_mounted {
+            let _ = unmount(BPFFS, UnmountFlags::DETACH);
+        }
+    }
 }
 
 /// Takes the controller's lock; `None` when another controller has it.
@@ -96,6 +141,57 @@ pub fn link_program(pin_path: &Path, interface: &str) -> Result<Option<u32>> {
     Ok(Some(info.program_id()))
 }
 
+/// What a pinned link says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The program's id.
+    pub program_id: u32,
+    /// The interface's index in whatever network namespace it is.
+    pub ifindex: u32,
+}
+
+/// Every pinned link that is attached to an interface. One whose interface is gone, or that was detached, is not.
+///
+/// # Errors
+/// When a link cannot be opened or asked.
+pub fn attached(pin_path: &Path) -> Result<Vec<Attached>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(links(pin_path)).into_iter().flatten() {
+        let path = entry.with_context(|| format!("reading {}", links(pin_path).display()))?.path();
+        let link = open_pin(&path).with_context(|| format!("opening the pinned link {}", path.display()))?;
+        // aya tells no interface.
+        let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()));
+        let told = told.with_context(|| format!("asking the kernel about {}", path.display()))?;
+        found.extend(parse_link(&told).filter(|attached| attached.ifindex != 0));
+    }
+    Ok(found)
+}
+
+/// Of a link's `fdinfo`; `None`: it is no link to an interface.
+fn parse_link(fdinfo: &str) -> Option<Attached> {
+    let field = |name: &str| fdinfo.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some(Attached { program_id: field("prog_id:")?, ifindex: field("ifindex:")? })
+}
+
+fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that BPF_OBJ_GET reads.
+    #[repr(C)]
+    struct ObjectGet {
+        path_name: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let attributes = ObjectGet { path_name: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the pointer is to as many bytes as are given, and the name in them to a string that ends in zero.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attributes, size_of::<ObjectGet>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// Removes every pin but those to `keep`; the directories stay. The program is detached when the last handle to its
 /// link is closed, which is now unless a controller lives.
 ///
@@ -135,4 +231,17 @@ pub fn remove_all(pin_path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f7_a_link_tells_its_program_and_interface() {
+        let told = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t10\nlink_type:\txdp\nlink_id:\t7\nprog_tag:\t1c2d\n\
+                    prog_id:\t42\nifindex:\t3\n";
+        assert_eq!(parse_link(told), Some(Attached { program_id: 42, ifindex: 3 }));
+        assert_eq!(parse_link("link_type:\tcgroup\nlink_id:\t7\nprog_id:\t42\ncgroup_id:\t1\n"), None);
+    }
 }

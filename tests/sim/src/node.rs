@@ -89,6 +89,7 @@ impl Node {
                 mac: Mac([2, 0, 0, 0, 0, 1 + place as u8]),
                 is_up: true,
                 is_veth: false,
+                unfit: None,
                 xdp_program: None,
                 addresses: vec![InterfaceAddress { net: net(address_of(place)), is_secondary: false }],
             },
