@@ -1,7 +1,7 @@
-//! The controller: three threads around the elections. The election thread reads the ring, waits for
-//! deadlines and sends adverts; the host thread (`host`) does what may have to wait. Both can be
-//! real-time. The flows thread (`flows`) deals with TCP connections; logging and signals stay on the
-//! main thread's runtime.
+//! The controller: four threads around the elections. The election thread reads the ring, waits for
+//! deadlines and sends adverts; the host thread (`host`) does what may have to wait; the watch thread
+//! (`fence`) looks whether the kernel program is in its place. These three can be real-time. The flows
+//! thread (`flows`) deals with TCP connections; logging and signals stay on the main thread's runtime.
 //!
 //! Deliberately absent: protocol. A wake-up ends in calls to `router`, nothing here knows a state.
 
@@ -25,7 +25,9 @@ use zerocopy::TryFromBytes;
 use crate::addresses::Addresses;
 use crate::clock::{self, Timer};
 use crate::config::{self, Config, Problem};
+use crate::dataplane::link::Sight;
 use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
+use crate::fence::{Fences, Report};
 use crate::flows::{self, Flows, leaving};
 use crate::host::{Host, News};
 use crate::interfaces;
@@ -54,8 +56,11 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
     let replication = bind_replication(file, &config)?;
     let (plan, started) = runtime.block_on(prepare(file, &config))?;
     let (adopted, pin_path) = (started.adopted, config.data_plane.pin_path.clone());
+    let fences = started.fences.clone();
     let threads = Threads::start(&config, plan, started, replication);
     if threads.is_err() && !adopted {
+        // Else the watching thread would pin them again.
+        fences.close();
         let _ = pins::remove_all(&pin_path);
     }
     let mut threads = threads?;
@@ -122,7 +127,7 @@ fn warn_of_false_owner(router: &config::VirtualRouter, own: &[Ipv4Addr]) {
     }
 }
 
-/// The three threads. Each holds the sending half of a channel that says when it has ended.
+/// The threads. Each but the watching one holds the sending half of a channel that says when it has ended.
 struct Threads {
     /// With it go the virtual routers whose connections are reset by then, by their indexes.
     quit: oneshot::Sender<Vec<usize>>,
@@ -132,6 +137,8 @@ struct Threads {
     host_ended: oneshot::Receiver<()>,
     flows: thread::JoinHandle<Result<()>>,
     flows_ended: oneshot::Receiver<()>,
+    fences: Arc<Fences>,
+    watch: thread::JoinHandle<()>,
     flow_wishes: UnboundedSender<flows::Wish>,
     /// Keeps the host's thread there after the election's is gone.
     wishes: UnboundedSender<Wish>,
@@ -146,7 +153,9 @@ impl Threads {
         let wishes_kept = wishes.clone();
         let mut elections = Elections::new(config, &plan, &started, wishes, news_in)?;
         let held = elections.start(started.adopted);
-        let Started { data_plane, entries, events, flow_events, own, .. } = started;
+        let Started { data_plane, fences, entries, events, flow_events, own, .. } = started;
+        let (reports, reports_in) = unbounded_channel();
+        let watch = fences.watch(config.node.realtime_priority, tell_of_fences(news.clone(), reports))?;
         let (flow_wishes, flow_wishes_in) = unbounded_channel();
         let (flows_config, flows_entries, own_wishes) = (config.clone(), entries.clone(), flow_wishes.downgrade());
         let (flows, flows_ended) = spawn("flows", None, async move || {
@@ -157,7 +166,7 @@ impl Threads {
         let (host, host_ended) = spawn("host", realtime_priority, async move || {
             let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
             tokio::spawn(connection);
-            let outlets = (netlink, news, host_flows);
+            let outlets = (netlink, news, reports_in, host_flows);
             Host::new(host_config, &plan, (data_plane, host_entries, own), &held, outlets)?.run(wishes_in).await
         })?;
         let (quit, quitting) = oneshot::channel();
@@ -171,6 +180,8 @@ impl Threads {
             host_ended,
             flows,
             flows_ended,
+            fences,
+            watch,
             flow_wishes,
             wishes: wishes_kept,
             config: config.clone(),
@@ -194,6 +205,9 @@ impl Threads {
         // kernel's lock on all links for some 15 ms, and a successor may share it: a container does.
         leaving::wait_for_successors(&left, released_ns);
         let _ = self.flow_wishes.send(flows::Wish::Flush);
+        // What is taken back from now on is not to be put back.
+        self.fences.stop_watching();
+        let _ = self.watch.join();
         drop(self.wishes);
         let hosted = join(self.host, "host");
         drop(self.flow_wishes);
@@ -264,6 +278,7 @@ struct Elections {
 struct Outlets {
     /// By interface of the plan.
     senders: Vec<FrameSender>,
+    fences: Arc<Fences>,
     /// What is to go to the host's thread: not while another router waits for its advert, because each wakes that thread.
     wished: RefCell<Vec<Wish>>,
     wishes: UnboundedSender<Wish>,
@@ -271,7 +286,7 @@ struct Outlets {
 
 impl Outlets {
     fn of(&self, interface: usize) -> Machine<'_> {
-        Machine { sender: &self.senders[interface], wished: &self.wished }
+        Machine { interface, sender: &self.senders[interface], fences: &self.fences, wished: &self.wished }
     }
 
     fn pass_on_wishes(&self) {
@@ -284,6 +299,8 @@ impl Outlets {
 
 /// This machine, as the virtual routers of one interface see it.
 struct Machine<'a> {
+    interface: usize,
+    fences: &'a Fences,
     sender: &'a FrameSender,
     wished: &'a RefCell<Vec<Wish>>,
 }
@@ -307,6 +324,25 @@ impl World for Machine<'_> {
 
     fn wish(&self, wish: Wish) {
         self.wished.borrow_mut().push(wish);
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.fences.is_fenced(self.interface, clock::now_ns())
+    }
+
+    fn hears(&self) -> bool {
+        self.fences.hears(self.interface)
+    }
+}
+
+/// Tells the elections at once, and the host thread to mend it.
+fn tell_of_fences(news: UnboundedSender<News>, reports: UnboundedSender<Report>) -> impl Fn(Report) + Send + 'static {
+    move |report| {
+        // The receivers go when the process does.
+        if let Report::Sight(interface, sight) = report {
+            let _ = news.send(News::Fence { interface, is_there: sight == Sight::Attached });
+        }
+        let _ = reports.send(report);
     }
 }
 
@@ -332,7 +368,12 @@ impl Elections {
             config: config.clone(),
             routers: routers.collect::<Result<_>>()?,
             usable: plan.interfaces.iter().map(|interface| interface.is_up).collect(),
-            outlets: Outlets { senders: senders.collect::<Result<_>>()?, wished: RefCell::default(), wishes },
+            outlets: Outlets {
+                senders: senders.collect::<Result<_>>()?,
+                fences: started.fences.clone(),
+                wished: RefCell::default(),
+                wishes,
+            },
             news,
         })
     }
@@ -384,13 +425,23 @@ impl Elections {
 
     fn hear(&mut self, news: News) {
         let Self { config, routers, outlets, .. } = self;
-        if let Some(sender) = news.sender {
-            // Closing one waits for the kernel (RTNL, RCU): not here.
-            let old = std::mem::replace(&mut outlets.senders[news.interface], sender);
-            drop(thread::Builder::new().name("close".into()).spawn(move || drop(old)));
-        }
-        for router in routers.iter_mut().filter(|router| router.interface == news.interface) {
-            router.interface_changed(news.state.as_ref(), config, &outlets.of(news.interface));
+        let of = |of_it: usize| move |router: &&mut Router| router.interface == of_it;
+        match news {
+            News::Interface { interface, state, sender } => {
+                if let Some(sender) = sender {
+                    // Closing one waits for the kernel (RTNL, RCU): not here.
+                    let old = std::mem::replace(&mut outlets.senders[interface], sender);
+                    drop(thread::Builder::new().name("close".into()).spawn(move || drop(old)));
+                }
+                for router in routers.iter_mut().filter(of(interface)) {
+                    router.interface_changed(state.as_ref(), config, &outlets.of(interface));
+                }
+            }
+            News::Fence { interface, is_there } => {
+                for router in routers.iter_mut().filter(of(interface)) {
+                    router.fence_changed(is_there, &outlets.of(interface));
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use failover_common::wire::arp;
@@ -26,7 +26,9 @@ use tokio::sync::oneshot;
 use crate::addresses::Addresses;
 use crate::clock;
 use crate::config::{Config, VirtualRouter};
+use crate::dataplane::link::Sight;
 use crate::dataplane::{self, DataPlane, Entries};
+use crate::fence::Report;
 use crate::flows::{self, leaving::Left};
 use crate::interface::{Interface, InterfaceAddress};
 use crate::interfaces;
@@ -36,6 +38,9 @@ use crate::refusals::Refusals;
 use crate::router::Wish;
 use crate::unfit::Unfit;
 
+/// Between two attempts to attach the program again.
+const MEND_PAUSE: Duration = Duration::from_secs(1);
+
 /// Changes of links and addresses, as netlink tells them.
 type Events =
     futures_channel::mpsc::UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>;
@@ -43,14 +48,27 @@ type Events =
 /// What happened to an interface of the plan. Unbounded channels carry these and [`Wish`]es: each is a change that the
 /// election's own timers and limits pace.
 #[derive(Debug)]
-pub struct News {
-    /// Index in [`Plan::interfaces`].
-    pub interface: usize,
-    /// As it is now; `None`: gone.
-    pub state: Option<Interface>,
-    /// For adverts, when the interface is a new one under the old name.
-    pub sender: Option<FrameSender>,
+pub enum News {
+    /// It changed.
+    Interface {
+        /// Index in [`Plan::interfaces`].
+        interface: usize,
+        /// As it is now; `None`: gone.
+        state: Option<Interface>,
+        /// For adverts, when the interface is a new one under the old name.
+        sender: Option<FrameSender>,
+    },
+    /// The kernel program on it is missing, or there again.
+    Fence {
+        /// Index in [`Plan::interfaces`].
+        interface: usize,
+        /// Which of the two.
+        is_there: bool,
+    },
 }
+
+/// The thread's ties to the kernel and to the other threads.
+pub type Lines = (Handle, UnboundedSender<News>, UnboundedReceiver<Report>, UnboundedSender<flows::Wish>);
 
 /// The thread's state.
 pub struct Host {
@@ -65,6 +83,7 @@ pub struct Host {
     half_announced: VecDeque<usize>,
     refused: Refusals,
     news: UnboundedSender<News>,
+    reports: UnboundedReceiver<Report>,
     flows: UnboundedSender<flows::Wish>,
     /// Virtual routers whose connections are being reset.
     leaving: FuturesUnordered<Pin<Box<dyn Future<Output = usize>>>>,
@@ -77,6 +96,10 @@ struct Port {
     sender: Option<FrameSender>,
     /// The last index it had: map entries carry it.
     index: u32,
+    /// When to try again to put the program back that was found missing.
+    mend_at: Option<Instant>,
+    /// What the last attempt said, so that it is told once.
+    mend_error: Option<String>,
 }
 
 /// A virtual router's addresses.
@@ -104,7 +127,7 @@ impl Host {
         plan: &Plan,
         (data_plane, entries, own): (DataPlane, Entries, Vec<Vec<Ipv4Addr>>),
         held: &[bool],
-        (netlink, news, flows): (Handle, UnboundedSender<News>, UnboundedSender<flows::Wish>),
+        (netlink, news, reports, flows): Lines,
     ) -> Result<Self> {
         let interfaces = plan.interfaces.iter().map(Port::open).collect::<Result<_>>()?;
         let services = plan.routers.iter().zip(own).zip(held).map(|((place, own), held)| Service {
@@ -129,6 +152,7 @@ impl Host {
             half_announced: VecDeque::new(),
             refused,
             news,
+            reports,
             flows,
             leaving: FuturesUnordered::new(),
         })
@@ -144,12 +168,14 @@ impl Host {
         self.refresh().await;
         loop {
             let next_round = self.services.iter().filter_map(|service| service.next_round).min();
+            let next_mend = self.interfaces.iter().filter_map(|port| port.mend_at).min();
             tokio::select! {
                 biased;
                 wish = wishes.recv() => match wish {
                     Some(wish) => self.grant(wish),
                     None => break,
                 },
+                Some(report) = self.reports.recv() => self.hear_of_program(report).await,
                 () = std::future::ready(()), if !self.half_announced.is_empty() => self.announce_second_form(),
                 event = events.next() => match event {
                     Some((message, _)) => self.hear(&message, &mut events).await,
@@ -161,8 +187,10 @@ impl Host {
                 },
                 Some(router) = self.leaving.next() => self.left(router),
                 () = sleep_until(next_round) => self.announce_due(),
+                () = sleep_until(next_mend) => self.mend_programs_due(),
                 () = tokio::time::sleep_until(self.refused.next_look()) => {
                     self.refused.look();
+                    self.mend_pins();
                     // Netlink drops messages that nobody fetched in time, and may not say so.
                     self.refresh().await;
                 }
@@ -284,7 +312,7 @@ impl Host {
             let Some(state) = &mut port.state else { continue };
             if state.index == link.header.index && state.is_up {
                 state.is_up = false;
-                let _ = self.news.send(News { interface, state: Some(state.clone()), sender: None });
+                let _ = self.news.send(News::Interface { interface, state: Some(state.clone()), sender: None });
             }
         }
     }
@@ -338,12 +366,12 @@ impl Host {
             tracing::warn!(interface = %port.name, "no virtual address is safe here any more: the interface {unfit}");
         }
         port.state.clone_from(&now);
-        let _ = self.news.send(News { interface, state: now, sender });
+        let _ = self.news.send(News::Interface { interface, state: now, sender });
     }
 
     /// An interface was made anew under the name: program, map entries and sockets move to it.
     fn adopt_port(&mut self, interface: usize, now: &Interface) -> Result<FrameSender> {
-        self.data_plane.attach(now)?;
+        self.data_plane.attach(interface, now)?;
         let from = self.interfaces[interface].index;
         if from != now.index {
             let _ = self.data_plane.forget_interface(from);
@@ -359,6 +387,99 @@ impl Host {
         self.interfaces[interface] = Port { state: None, ..port };
         tracing::info!(interface = %now.name, "the interface is back");
         Ok(FrameSender::open(now.index, Purpose::Adverts)?)
+    }
+
+    /// What the watching thread saw.
+    async fn hear_of_program(&mut self, report: Report) {
+        match report {
+            Report::PinnedAgain(interface) => {
+                tracing::warn!(
+                    interface = %self.interfaces[interface].name,
+                    "somebody unpinned the XDP program's link: pinned it again"
+                );
+                self.mend_pins();
+            }
+            Report::Sight(interface, Sight::Attached) => {
+                let port = &mut self.interfaces[interface];
+                (port.mend_at, port.mend_error) = (None, None);
+                tracing::info!(interface = %port.name, "the XDP program is in its place again");
+            }
+            Report::Sight(interface, sight) => {
+                if matches!(sight, Sight::Detached) && interfaces::name_of(self.interfaces[interface].index).is_none() {
+                    // It went with its interface, which is told of there.
+                    self.refresh().await;
+                    return;
+                }
+                tell_missing(&self.interfaces[interface].name, sight);
+                match sight {
+                    Sight::Detached | Sight::Replaced { .. } => self.mend_program(interface),
+                    Sight::Idle => self.try_generic(interface),
+                    Sight::Attached | Sight::Unpinned | Sight::Covered => {}
+                }
+            }
+        }
+    }
+
+    fn mend_programs_due(&mut self) {
+        let now = Instant::now();
+        for interface in 0..self.interfaces.len() {
+            if self.interfaces[interface].mend_at.is_some_and(|at| at <= now) {
+                self.mend_program(interface);
+            }
+        }
+    }
+
+    /// Puts the program back. Whether it is there says the watching thread.
+    fn mend_program(&mut self, interface: usize) {
+        let port = &mut self.interfaces[interface];
+        let Some(name) = interfaces::name_of(port.index) else {
+            port.mend_at = None;
+            return;
+        };
+        match self.data_plane.attach_again(interface, port.index, &name) {
+            Ok(()) => (port.mend_at, port.mend_error) = (None, None),
+            Err(error) => {
+                port.mend_at = Some(Instant::now() + MEND_PAUSE);
+                let error = format!("{error:#}");
+                if port.mend_error.as_ref() != Some(&error) {
+                    tracing::error!(
+                        interface = %name, error,
+                        "the XDP program could not be attached again: this node holds no address there until it is; \
+                         trying again every second"
+                    );
+                    port.mend_error = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Where the driver does not run the program, the kernel may.
+    fn try_generic(&mut self, interface: usize) {
+        let port = &self.interfaces[interface];
+        match self.data_plane.attach_generic(interface, port.index, &port.name) {
+            Ok(true) => tracing::warn!(interface = %port.name, "using generic mode instead: slower"),
+            Ok(false) => tracing::error!(
+                interface = %port.name,
+                "this node holds no address on the interface until failover is started again: see `bpftool net`, the driver's \
+                 limits for XDP, and xdp_mode"
+            ),
+            Err(error) => tracing::error!(
+                interface = %port.name, error = format!("{error:#}"),
+                "generic mode could not be used instead: this node holds no address on the interface"
+            ),
+        }
+    }
+
+    /// Who removed one pin may have removed others.
+    fn mend_pins(&mut self) {
+        match self.data_plane.pin_maps_again() {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(count, "somebody unpinned maps: pinned them again"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "maps could not be pinned again: neither `failover status` nor the next controller finds them"
+            ),
+        }
     }
 
     /// Puts back what somebody took off, and takes off what is not wanted.
@@ -520,7 +641,43 @@ impl Port {
     fn open(state: &Interface) -> Result<Self> {
         let sender = FrameSender::open(state.index, Purpose::Announcements);
         let sender = sender.with_context(|| format!("on interface {}", state.name))?;
-        Ok(Self { name: state.name.clone(), state: Some(state.clone()), sender: Some(sender), index: state.index })
+        Ok(Self {
+            name: state.name.clone(),
+            state: Some(state.clone()),
+            sender: Some(sender),
+            index: state.index,
+            mend_at: None,
+            mend_error: None,
+        })
+    }
+}
+
+/// One line, whatever follows.
+fn tell_missing(interface: &str, sight: Sight) {
+    match sight {
+        Sight::Attached => {}
+        Sight::Detached => {
+            tracing::warn!(interface, "somebody detached the XDP program from the interface: attaching it again");
+        }
+        Sight::Replaced { program_id } => tracing::warn!(
+            interface,
+            program_id,
+            "somebody put another XDP program in the place of ours: putting ours back"
+        ),
+        Sight::Idle => tracing::error!(
+            interface,
+            "the XDP program is attached, and frames get past it that it always takes: it does not run there"
+        ),
+        Sight::Unpinned => tracing::error!(
+            interface,
+            "somebody unpinned the XDP program's link, and it cannot be pinned again: with this controller its fence \
+             would go, so this node holds no address there; trying again"
+        ),
+        Sight::Covered => tracing::error!(
+            interface,
+            "something is mounted over the XDP program's pin: nobody would find it there, so this node holds no address \
+             on the interface until that is unmounted"
+        ),
     }
 }
 

@@ -48,6 +48,19 @@ pub async fn list(netlink: &Handle) -> Result<BTreeMap<String, Interface>> {
     Ok(interfaces.into_values().map(|interface| (interface.name.clone(), interface)).collect())
 }
 
+/// The name of the interface with that index in this network namespace, without waiting for anything; `None`: there is
+/// none.
+pub fn name_of(index: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the room that the call wants.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let end = name.iter().position(|byte| *byte == 0)?;
+    String::from_utf8(name[..end].to_vec()).ok()
+}
+
 /// The interface that a netlink message speaks of, without its addresses and what others say of it.
 fn from_link(link: &LinkMessage) -> Interface {
     let mut interface = Interface {

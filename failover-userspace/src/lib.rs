@@ -5,6 +5,7 @@
 
 #[cfg(feature = "command")]
 mod addresses;
+mod canary;
 #[cfg(feature = "command")]
 pub mod cli;
 mod clock;
@@ -13,18 +14,17 @@ pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod election;
+mod fence;
 pub mod flows;
 #[cfg(feature = "command")]
 mod host;
 pub mod interface;
 #[cfg(feature = "command")]
 mod interfaces;
-#[cfg(feature = "command")]
-mod packet;
+pub mod packet;
 mod plan;
 mod readable;
-#[cfg(feature = "command")]
-mod realtime;
+pub mod realtime;
 #[cfg(feature = "command")]
 mod refusals;
 pub mod replication;

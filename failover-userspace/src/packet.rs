@@ -1,7 +1,7 @@
 //! Frames out, one by one or many at once, and the multicast group in: one packet socket and one membership per
-//! interface.
+//! interface. And sockets that listen for what a filter lets through.
 //!
-//! Deliberately absent: receiving. Adverts come through the kernel program's ring.
+//! Deliberately absent: receiving adverts. They come through the kernel program's ring.
 
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use failover_common::wire::vrrp::GROUP_IPV4;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 /// Highest priority that needs no capability beyond CAP_NET_RAW's usual ones: the first band of
 /// the default queueing discipline.
@@ -40,12 +40,10 @@ impl FrameSender {
     /// # Errors
     /// Those of the system calls, with which one it was.
     pub fn open(ifindex: u32, purpose: Purpose) -> io::Result<Self> {
-        let context =
-            |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
         // Protocol 0: nothing is received on it.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
             .map_err(context("opening a packet socket (needs CAP_NET_RAW)"))?;
-        socket.bind(&link_address(ifindex)).map_err(context("binding the packet socket"))?;
+        socket.bind(&link_address(ifindex, 0)).map_err(context("binding the packet socket"))?;
         socket.set_nonblocking(true)?;
         // The traffic class inside the queueing discipline; DSCP CS6 is in the frame itself.
         let _ = socket.set_priority(SOCKET_PRIORITY);
@@ -108,13 +106,33 @@ impl FrameSender {
     }
 }
 
-/// `sockaddr_ll`, which no safe wrapper makes.
-fn link_address(ifindex: u32) -> SockAddr {
+/// A socket that gets the frames of one EtherType that an interface gives to the kernel and that `filter` lets through.
+/// Reading from it never waits.
+///
+/// # Errors
+/// Those of the system calls, with which one it was.
+pub fn listen(ifindex: u32, ether_type: u16, filter: &[SockFilter]) -> io::Result<Socket> {
+    // Protocol 0: nothing before the filter is there.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
+        .map_err(context("opening a packet socket (needs CAP_NET_RAW)"))?;
+    socket.attach_filter(filter).map_err(context("filtering a packet socket"))?;
+    socket.bind(&link_address(ifindex, ether_type)).map_err(context("binding a packet socket"))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn context(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// `sockaddr_ll`, which no safe wrapper makes. Protocol 0: nothing is received.
+fn link_address(ifindex: u32, ether_type: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the platform's socket address types.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_ifindex = ifindex as i32;
+    address.sll_protocol = ether_type.to_be();
     // SAFETY: the storage holds a `sockaddr_ll` of that family and length.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }

@@ -29,6 +29,9 @@ const BATCH: usize = 32;
 /// one wake-up instead of several. Nothing is done before it is due.
 const TOGETHER_NS: u64 = 200_000;
 
+/// Why an advert was not even tried.
+const UNFENCED: &str = "the XDP program was not seen in its place, or does not run";
+
 /// All that a virtual router needs of the machine. The controller's is the machine; the simulator's is made up, and
 /// everything above it the same.
 pub trait World {
@@ -47,6 +50,10 @@ pub trait World {
     }
     /// Asks for something that may take its time.
     fn wish(&self, wish: Wish);
+    /// Whether the kernel program was seen on the interface of late, or the kernel is being asked. Never waits.
+    fn is_fenced(&self) -> bool;
+    /// Whether no frame got past the program that it should have heard. Never waits.
+    fn hears(&self) -> bool;
 }
 
 /// What the host is to do, by the virtual router's index in the configuration.
@@ -95,11 +102,15 @@ pub fn wake<W: World>(routers: &mut [Router], events: impl IntoIterator<Item = E
 fn advertise<W: World>(batch: &mut Vec<&mut Router>, world: &impl Fn(usize) -> W) {
     let Some(first) = batch.first() else { return };
     let world = world(first.interface);
+    let (mut free, held): (Vec<_>, Vec<_>) = batch.drain(..).partition(|router| router.may_send(&world));
     let before_send_ns = world.now_ns();
-    let frames: Vec<&[u8]> = batch.iter().filter_map(|router| router.next_frame()).collect();
-    let sent = world.send_all(&frames);
-    for (router, sent) in batch.drain(..).zip(sent) {
+    let frames: Vec<&[u8]> = free.iter().filter_map(|router| router.next_frame()).collect();
+    let sent = if frames.is_empty() { Vec::new() } else { world.send_all(&frames) };
+    for (router, sent) in free.drain(..).zip(sent) {
         router.sent(before_send_ns, sent, &world);
+        router.send_next(&world);
+    }
+    for router in held {
         router.send_next(&world);
     }
 }
@@ -428,6 +439,16 @@ impl Router {
         }
     }
 
+    /// The kernel program was found missing on the interface, or is there again.
+    pub fn fence_changed(&mut self, is_there: bool, world: &impl World) {
+        if is_there && self.election.state() == State::Fault {
+            // As after a start: what was told before is history.
+            self.begin_anew(world.now_ns());
+        }
+        self.give(if is_there { Input::FenceBack } else { Input::FenceLost }, world);
+        self.tell_people();
+    }
+
     /// Releases.
     pub fn shut_down(&mut self, world: &impl World) {
         self.give(Input::Shutdown, world);
@@ -449,9 +470,16 @@ impl Router {
     fn send_next(&mut self, world: &impl World) {
         while let Some(frame) = self.next_frame() {
             let before_send_ns = world.now_ns();
-            let sent = world.send(frame);
+            let sent = if self.may_send(world) { world.send(frame) } else { Err(io::Error::other(UNFENCED)) };
             self.sent(before_send_ns, sent, world);
         }
+    }
+
+    /// Whether the advert that the election waits for may go out (`fence` has why): one that renews needs a program that
+    /// fences, one that claims one that hears as well. Giving up needs none.
+    fn may_send(&self, world: &impl World) -> bool {
+        let is_release = matches!(self.sending, Some(Sending::Release));
+        is_release || (world.is_fenced() && (self.serving || world.hears()))
     }
 
     /// Applies what the election wants until that is an advert, or nothing.

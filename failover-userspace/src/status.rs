@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use failover_common::abi::{COUNTER_NAMES, Peer, State, VirtualRouter, XdpMode};
+use failover_common::abi::{COUNTER_NAMES, Interface, Peer, State, VirtualRouter, XdpMode};
 use failover_common::lease::{LEASE_INTERVALS, NS_PER_CS, is_live};
 use serde_json::{Map, Value, json};
 
 use crate::clock;
+use crate::dataplane::link::{Link, Sight};
 use crate::dataplane::maps::Snapshot;
 use crate::dataplane::{pins, unpadded};
 
@@ -17,6 +18,8 @@ use crate::dataplane::{pins, unpadded};
 pub struct Status {
     snapshot: Snapshot,
     controller_alive: bool,
+    /// Interfaces, by index, on which the program is not that should be there.
+    bare: Vec<u32>,
     now_ns: u64,
 }
 
@@ -27,12 +30,14 @@ impl Status {
     /// When nothing is loaded there, or another version's maps are.
     pub fn read(pin_path: &Path) -> anyhow::Result<Self> {
         let snapshot = Snapshot::read(pin_path)?;
-        Ok(Self::new(snapshot, pins::is_locked(pin_path), clock::now_ns()))
+        let bare = snapshot.interfaces.iter().filter(|(index, interface)| !is_attached(pin_path, *index, interface));
+        let bare = bare.map(|(index, _)| *index).collect();
+        Ok(Self { bare, ..Self::new(snapshot, pins::is_locked(pin_path), clock::now_ns()) })
     }
 
-    /// What `snapshot` says at `now_ns`, CLOCK_BOOTTIME nanoseconds.
+    /// What `snapshot` says at `now_ns`, CLOCK_BOOTTIME nanoseconds, if the programs are where it has them.
     pub fn new(snapshot: Snapshot, controller_alive: bool, now_ns: u64) -> Self {
-        Self { snapshot, controller_alive, now_ns }
+        Self { snapshot, controller_alive, bare: Vec::new(), now_ns }
     }
 
     fn lease_remaining_ns(&self, router: &VirtualRouter) -> u64 {
@@ -72,11 +77,13 @@ impl Status {
             .zip(self.snapshot.counters.values())
             .map(|(name, value)| ((*name).to_string(), json!(value)))
             .collect();
-        let interfaces = self.snapshot.interfaces.iter().map(|(_, interface)| {
+        let interfaces = self.snapshot.interfaces.iter().map(|(index, interface)| {
+            let is_attached = !self.bare.contains(index);
             json!({
                 "name": unpadded(&interface.name),
                 "xdp_mode": mode_name(interface.xdp_mode),
-                "program_id": interface.program_id,
+                "program_id": is_attached.then_some(interface.program_id),
+                "attached": is_attached,
             })
         });
         let routers = self.snapshot.virtual_routers.iter().enumerate();
@@ -158,9 +165,13 @@ impl Status {
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
         let controller = if self.controller_alive { "running" } else { "NOT running" };
         writeln!(out, "node {}, controller {controller}", unpadded(&self.snapshot.meta.node_name))?;
-        for (_, interface) in &self.snapshot.interfaces {
+        for (index, interface) in &self.snapshot.interfaces {
             let (name, mode) = (unpadded(&interface.name), mode_name(interface.xdp_mode));
-            writeln!(out, "interface {name}: XDP program {} in {mode} mode", interface.program_id)?;
+            if self.bare.contains(index) {
+                writeln!(out, "interface {name}: the XDP program is NOT attached, nothing is heard or fenced there")?;
+            } else {
+                writeln!(out, "interface {name}: XDP program {} in {mode} mode", interface.program_id)?;
+            }
         }
         let header = [
             "NAME",
@@ -234,6 +245,13 @@ impl Status {
             vip["resets"].to_string(),
         ]
     }
+}
+
+/// Asks the link itself: the map only has what the controller did.
+fn is_attached(pin_path: &Path, ifindex: u32, interface: &Interface) -> bool {
+    let pin = pins::link(pin_path, &unpadded(&interface.name));
+    let sight = Link::open(&pin, ifindex, interface.program_id).and_then(|link| link.look());
+    matches!(sight, Ok(Sight::Attached))
 }
 
 fn peer_json(peer: &Peer) -> Value {

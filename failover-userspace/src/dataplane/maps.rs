@@ -1,6 +1,7 @@
 //! Pinned maps as typed values: what `status`, `unload` and a new controller read. Nothing of a
 //! map is believed before its layout is compared: aya opens whatever is pinned under the name.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::flows;
@@ -91,6 +92,14 @@ pub fn open(pin_path: &Path, name: &str) -> Result<MapData> {
         info.value_size(),
     );
     Ok(data)
+}
+
+/// Another handle to the same map.
+///
+/// # Errors
+/// When there are no file descriptors left.
+pub fn again(data: &MapData) -> Result<MapData> {
+    Ok(MapData::from_fd(data.fd().as_fd().try_clone_to_owned()?)?)
 }
 
 fn layout(name: &str) -> (MapType, u32, u32) {

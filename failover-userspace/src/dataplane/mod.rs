@@ -5,6 +5,7 @@
 //! keeps the lease that an adopted router still holds.
 
 mod entries;
+pub mod link;
 pub mod maps;
 pub mod pins;
 mod refusal;
@@ -14,9 +15,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{Map, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::Xdp;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as AttachMode};
@@ -30,10 +32,12 @@ use failover_common::address::Address;
 
 use crate::clock;
 use crate::config::{Config, DataPlane as DataPlaneConfig, StaleConnections, Version, VirtualRouter, XdpMode};
+use crate::fence::Fences;
 use crate::interface::Interface;
 use crate::plan::Plan;
 use crate::startup::Refusal;
 pub use entries::{Entries, Entry};
+use link::{Link, Sight};
 use maps::{Raw, Snapshot};
 pub use sockets::FlowEvents;
 
@@ -47,6 +51,9 @@ pub struct DataPlane {
     pin_path: PathBuf,
     xdp_mode: XdpMode,
     ebpf: Ebpf,
+    /// The pinned maps, by name: pins may go.
+    maps: Vec<(&'static str, MapData)>,
+    fences: Arc<Fences>,
     _lock: pins::Lock,
 }
 
@@ -63,10 +70,12 @@ pub struct Found {
 pub struct Started {
     /// The program, for attaching it again.
     pub data_plane: DataPlane,
+    /// Its links.
+    pub fences: Arc<Fences>,
     /// The entries, in the order of the configuration.
     pub entries: Entries,
     /// The events.
-    pub events: RingBuf<aya::maps::MapData>,
+    pub events: RingBuf<MapData>,
     /// The events of flows, when any are remembered.
     pub flow_events: Option<FlowEvents>,
     /// Whether the entries are an earlier controller's, with leases that may be live.
@@ -164,7 +173,7 @@ impl DataPlane {
         }
         let places = plan.routers.iter().zip(&config.virtual_routers);
         let own: Vec<_> = places.map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect();
-        let mut ebpf = load(config, plan.routers.len() as u32)?;
+        let (mut ebpf, maps) = load(config, plan.routers.len() as u32)?;
         let mut array = |name| match ebpf.take_map(name) {
             Some(Map::Array(data)) => Ok(data),
             _ => bail!("the object has no array {name}"),
@@ -173,8 +182,15 @@ impl DataPlane {
         let entries =
             Entries::map(&routers, &handshakes, plan.routers.len() as u32).context("mapping VIRTUAL_ROUTERS")?;
         let events = RingBuf::try_from(ebpf.take_map(EVENTS).context("the object has no EVENTS")?)?;
-        let mut data_plane =
-            Self { pin_path: pin_path.clone(), xdp_mode: config.data_plane.xdp_mode, ebpf, _lock: found.lock };
+        let fences = Arc::new(Fences::new(config, plan));
+        let mut data_plane = Self {
+            pin_path: pin_path.clone(),
+            xdp_mode: config.data_plane.xdp_mode,
+            ebpf,
+            maps,
+            fences: fences.clone(),
+            _lock: found.lock,
+        };
         data_plane.write_meta(config)?;
         for (index, router) in plan.routers.iter().enumerate() {
             let entry = entries.entry(index as u32).context("an entry past the end")?;
@@ -192,11 +208,11 @@ impl DataPlane {
             }
             data_plane.index_router(index as u32, config, interface.index, &own[index], adopted)?;
         }
-        for interface in &plan.interfaces {
-            data_plane.attach(interface)?;
+        for (place, interface) in plan.interfaces.iter().enumerate() {
+            data_plane.attach(place, interface)?;
         }
         let flow_events = sockets::watch(&mut data_plane.ebpf, config)?;
-        Ok(Started { data_plane, entries, events, flow_events, adopted, own })
+        Ok(Started { data_plane, fences, entries, events, flow_events, adopted, own })
     }
 
     /// Points an interface's frames at a virtual router: its VRID and its addresses. Counters of
@@ -213,7 +229,7 @@ impl DataPlane {
         keep: bool,
     ) -> Result<()> {
         let key = RouterKey { ifindex, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
-        let data = maps::open(&self.pin_path, ROUTER_INDEX)?;
+        let data = self.map(ROUTER_INDEX)?;
         maps::hash::<{ size_of::<RouterKey>() }, 4>(data)?.insert(Raw::of(&key), Raw::of(&index), 0)?;
         let mut vips = self.vips()?;
         for net in &config.addresses {
@@ -227,8 +243,13 @@ impl DataPlane {
         Ok(())
     }
 
+    fn map(&self, name: &str) -> Result<MapData> {
+        let known = self.maps.iter().find(|(known, _)| *known == name);
+        maps::again(&known.with_context(|| format!("no map {name}"))?.1)
+    }
+
     fn vips(&self) -> Result<maps::RawHash<{ size_of::<VipKey>() }, { size_of::<Vip>() }>> {
-        maps::hash(maps::open(&self.pin_path, VIPS)?)
+        maps::hash(self.map(VIPS)?)
     }
 
     /// Moves a virtual router to the interface that came back under its name.
@@ -244,7 +265,7 @@ impl DataPlane {
         own: &[Ipv4Addr],
     ) -> Result<()> {
         let key = RouterKey { ifindex: from, vlan: 0, vrid: config.vrid, family: FAMILY_IPV4, _pad: [0; 2] };
-        let data = maps::open(&self.pin_path, ROUTER_INDEX)?;
+        let data = self.map(ROUTER_INDEX)?;
         let _ = maps::hash::<{ size_of::<RouterKey>() }, 4>(data)?.remove(&Raw::of(&key));
         let mut vips = self.vips()?;
         for net in &config.addresses {
@@ -254,22 +275,21 @@ impl DataPlane {
         self.index_router(index, config, to, own, false)
     }
 
-    /// Attaches the program to an interface, or puts it in the place of the one that an earlier
-    /// controller left there, without a gap.
+    /// Attaches the program to an interface, the one at `place` in the plan, or puts it in the place of the one that an
+    /// earlier controller left there, without a gap.
     ///
     /// # Errors
     /// What the kernel says, for the interface and the mode.
-    pub fn attach(&mut self, interface: &Interface) -> Result<()> {
+    pub fn attach(&mut self, place: usize, interface: &Interface) -> Result<()> {
         let path = pins::link(&self.pin_path, &interface.name);
         let pinned = pins::link_program(&self.pin_path, &interface.name)?;
-        let program: &mut Xdp = self.ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
-        let program_id = program.info()?.id();
-        let mut known = maps::hash::<4, { size_of::<InterfaceValue>() }>(maps::open(&self.pin_path, INTERFACES)?)?;
-        let before: Option<InterfaceValue> =
-            known.get(&Raw::of(&interface.index), 0).ok().and_then(|raw| raw.read().ok());
+        let before = self.known_interfaces()?.get(&Raw::of(&interface.index), 0).ok();
+        let before: Option<InterfaceValue> = before.and_then(|raw| raw.read().ok());
         let keep = before.filter(|before| {
             pinned.is_some() && pinned == interface.xdp_program && suits(before.xdp_mode, self.xdp_mode)
         });
+        let wanted = self.xdp_mode;
+        let (program, program_id) = self.program()?;
         let xdp_mode = if let Some(before) = keep {
             replace(program, &path).with_context(|| format!("replacing the program on {}", interface.name))?;
             before.xdp_mode
@@ -277,11 +297,94 @@ impl DataPlane {
             if pinned.is_some() {
                 std::fs::remove_file(&path).with_context(|| format!("removing the stale pin {}", path.display()))?;
             }
-            attach_new(program, interface, self.xdp_mode, &path)?
+            attach_new(program, interface, wanted, &path)?
         };
-        let value = InterfaceValue { name: padded(&interface.name), xdp_mode, program_id };
-        known.insert(Raw::of(&interface.index), Raw::of(&value), 0)?;
+        self.attached(place, (interface.index, &interface.name), program_id, xdp_mode)
+    }
+
+    /// Puts the program back on an interface from which somebody took it, in the mode that it had.
+    ///
+    /// # Errors
+    /// What the kernel says, for example because another program is there.
+    pub fn attach_again(&mut self, place: usize, ifindex: u32, name: &str) -> Result<()> {
+        let before: InterfaceValue =
+            self.known_interfaces()?.get(&Raw::of(&ifindex), 0).context("the interface is not known")?.read()?;
+        // The pin keeps the name that the interface had first.
+        let path = pins::link(&self.pin_path, &unpadded(&before.name));
+        let (program, program_id) = self.program()?;
+        let sight = Link::open(&path, ifindex, program_id).and_then(|link| link.look());
+        match sight {
+            Ok(Sight::Replaced { .. }) => replace(program, &path)?,
+            Ok(Sight::Attached) => {}
+            _ => {
+                let _ = std::fs::remove_file(&path);
+                let mode = match before.xdp_mode {
+                    Mode::Native => AttachMode::Driver,
+                    Mode::Generic => AttachMode::Skb,
+                };
+                attach_pinned(program, name, mode, &path)?;
+            }
+        }
+        self.attached(place, (ifindex, &unpadded(&before.name)), program_id, before.xdp_mode)
+    }
+
+    /// Puts the program on in generic mode instead of native, where it does not run. `false`: that is no way out, because
+    /// it is in generic mode already, or has to be native.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn attach_generic(&mut self, place: usize, ifindex: u32, name: &str) -> Result<bool> {
+        let before: InterfaceValue =
+            self.known_interfaces()?.get(&Raw::of(&ifindex), 0).context("the interface is not known")?.read()?;
+        if self.xdp_mode != XdpMode::Auto || before.xdp_mode == Mode::Generic {
+            return Ok(false);
+        }
+        let path = pins::link(&self.pin_path, &unpadded(&before.name));
+        // The kernel takes no second mode beside the first.
+        self.fences.detach(place).with_context(|| format!("detaching the program from {name}"))?;
+        std::fs::remove_file(&path).with_context(|| format!("removing the pin {}", path.display()))?;
+        let (program, program_id) = self.program()?;
+        attach_pinned(program, name, AttachMode::Skb, &path)
+            .with_context(|| format!("attaching to {name} in generic mode"))?;
+        self.attached(place, (ifindex, &unpadded(&before.name)), program_id, Mode::Generic)?;
+        Ok(true)
+    }
+
+    fn program(&mut self) -> Result<(&mut Xdp, u32)> {
+        let program: &mut Xdp = self.ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
+        let program_id = program.info()?.id();
+        Ok((program, program_id))
+    }
+
+    fn known_interfaces(&self) -> Result<maps::RawHash<4, { size_of::<InterfaceValue>() }>> {
+        maps::hash(self.map(INTERFACES)?)
+    }
+
+    /// The program is on the interface, and its link is pinned.
+    fn attached(&mut self, place: usize, (ifindex, name): (u32, &str), program_id: u32, xdp_mode: Mode) -> Result<()> {
+        let path = pins::link(&self.pin_path, name);
+        let link = Link::open(&path, ifindex, program_id);
+        let link = link.with_context(|| format!("opening the link {}", path.display()))?;
+        self.fences.set(place, link).with_context(|| format!("listening on {name} for what gets past the program"))?;
+        let value = InterfaceValue { name: padded(name), xdp_mode, program_id };
+        self.known_interfaces()?.insert(Raw::of(&ifindex), Raw::of(&value), 0)?;
         Ok(())
+    }
+
+    /// Pins those maps again whose pins are gone, and says how many.
+    ///
+    /// # Errors
+    /// When one cannot be pinned.
+    pub fn pin_maps_again(&mut self) -> Result<usize> {
+        let mut count = 0;
+        for (name, data) in &self.maps {
+            let path = maps::pin(&self.pin_path, name);
+            if !path.exists() {
+                data.pin(&path).with_context(|| format!("pinning {}", path.display()))?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 
     /// Forgets an interface that is gone.
@@ -289,8 +392,7 @@ impl DataPlane {
     /// # Errors
     /// Those of the map.
     pub fn forget_interface(&mut self, ifindex: u32) -> Result<()> {
-        let mut known = maps::hash::<4, { size_of::<InterfaceValue>() }>(maps::open(&self.pin_path, INTERFACES)?)?;
-        let _ = known.remove(&Raw::of(&ifindex));
+        let _ = self.known_interfaces()?.remove(&Raw::of(&ifindex));
         Ok(())
     }
 
@@ -303,7 +405,7 @@ impl DataPlane {
             netns_inode: netns_inode(),
             node_name: padded(&config.node.name),
         };
-        let mut map = maps::array::<{ size_of::<Meta>() }>(maps::open(&self.pin_path, META)?)?;
+        let mut map = maps::array::<{ size_of::<Meta>() }>(self.map(META)?)?;
         Ok(map.set(0, Raw::of(&meta), 0)?)
     }
 
@@ -312,7 +414,9 @@ impl DataPlane {
     /// # Errors
     /// The first pin that could not be removed.
     pub fn unload(self) -> Result<()> {
-        pins::remove_all(&self.pin_path)
+        let removed = pins::remove_all(&self.pin_path);
+        self.fences.close();
+        removed
     }
 }
 
@@ -349,7 +453,7 @@ fn stale_policy(config: &StaleConnections) -> StalePolicy {
 /// What fences another network namespace is not taken away from it.
 fn check_other_namespaces(pin_path: &Path, known: &BTreeMap<String, Interface>) -> Result<()> {
     let links = pins::attached(pin_path)?;
-    let is_here = |link: &pins::Attached| {
+    let is_here = |link: &link::Attachment| {
         known.values().any(|here| here.index == link.ifindex && here.xdp_program == Some(link.program_id))
     };
     let Some(link) = links.iter().find(|link| !is_here(link)) else { return Ok(()) };
@@ -440,7 +544,7 @@ pub fn put_addresses(snapshot: &Snapshot) -> Vec<(u32, Ipv4Addr)> {
     .collect()
 }
 
-fn load(config: &Config, routers: u32) -> Result<Ebpf> {
+fn load(config: &Config, routers: u32) -> Result<(Ebpf, Vec<(&'static str, MapData)>)> {
     let DataPlaneConfig { pin_path, flows_max, resets_per_second, .. } = &config.data_plane;
     let rate = u64::from(*resets_per_second);
     let cookie = sockets::netns_cookie();
@@ -456,13 +560,12 @@ fn load(config: &Config, routers: u32) -> Result<Ebpf> {
         loader.map_pin_path(name, maps::pin(pin_path, name));
     }
     let mut ebpf = loader.load(OBJECT).context("loading the maps into the kernel")?;
-    for name in maps::MAP_NAMES {
-        // Pinned now, by us or before: either way it has to be what we think it is.
-        maps::open(pin_path, name)?;
-    }
+    // Pinned now, by us or before: either way it has to be what we think it is.
+    let open = |name| Ok((name, maps::open(pin_path, name)?));
+    let handles = maps::MAP_NAMES.into_iter().map(open).collect::<Result<_>>()?;
     let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
     program.load().map_err(|error| refusal::explain(PROGRAM, error))?;
-    Ok(ebpf)
+    Ok((ebpf, handles))
 }
 
 /// Whether a mode that is in use is one that the configuration allows.

@@ -3,26 +3,23 @@
 //!
 //! Deliberately absent: whether pins there are safe (`startup::pin_path`).
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::programs::links::PinnedLink;
-use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::dataplane::link::Attachment;
 use crate::startup::pin_path::{self as place, BPFFS, Place};
 
 /// Where links are pinned, one per interface.
 const LINKS: &str = "links";
-/// bpf(2)'s command for opening a pin.
-const BPF_OBJ_GET: libc::c_long = 7;
 
 /// Held by the controller as long as it lives; the kernel drops it with the process.
 #[derive(Debug)]
@@ -141,55 +138,19 @@ pub fn link_program(pin_path: &Path, interface: &str) -> Result<Option<u32>> {
     Ok(Some(info.program_id()))
 }
 
-/// What a pinned link says of itself.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// The program's id.
-    pub program_id: u32,
-    /// The interface's index in whatever network namespace it is.
-    pub ifindex: u32,
-}
-
 /// Every pinned link that is attached to an interface. One whose interface is gone, or that was detached, is not.
 ///
 /// # Errors
 /// When a link cannot be opened or asked.
-pub fn attached(pin_path: &Path) -> Result<Vec<Attached>> {
+pub fn attached(pin_path: &Path) -> Result<Vec<Attachment>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(links(pin_path)).into_iter().flatten() {
         let path = entry.with_context(|| format!("reading {}", links(pin_path).display()))?.path();
-        let link = open_pin(&path).with_context(|| format!("opening the pinned link {}", path.display()))?;
-        // aya tells no interface.
-        let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()));
-        let told = told.with_context(|| format!("asking the kernel about {}", path.display()))?;
-        found.extend(parse_link(&told).filter(|attached| attached.ifindex != 0));
+        let there = Attachment::of(&path);
+        let there = there.with_context(|| format!("asking the kernel about the pinned link {}", path.display()))?;
+        found.extend(there.filter(|attachment| attachment.ifindex != 0));
     }
     Ok(found)
-}
-
-/// Of a link's `fdinfo`; `None`: it is no link to an interface.
-fn parse_link(fdinfo: &str) -> Option<Attached> {
-    let field = |name: &str| fdinfo.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    Some(Attached { program_id: field("prog_id:")?, ifindex: field("ifindex:")? })
-}
-
-fn open_pin(path: &Path) -> io::Result<OwnedFd> {
-    /// The part of `union bpf_attr` that BPF_OBJ_GET reads.
-    #[repr(C)]
-    struct ObjectGet {
-        path_name: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let attributes = ObjectGet { path_name: name.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    // SAFETY: the pointer is to as many bytes as are given, and the name in them to a string that ends in zero.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attributes, size_of::<ObjectGet>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just opened it, for nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Removes every pin but those to `keep`; the directories stay. The program is detached when the last handle to its
@@ -231,17 +192,4 @@ pub fn remove_all(pin_path: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn f7_a_link_tells_its_program_and_interface() {
-        let told = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t10\nlink_type:\txdp\nlink_id:\t7\nprog_tag:\t1c2d\n\
-                    prog_id:\t42\nifindex:\t3\n";
-        assert_eq!(parse_link(told), Some(Attached { program_id: 42, ifindex: 3 }));
-        assert_eq!(parse_link("link_type:\tcgroup\nlink_id:\t7\nprog_id:\t42\ncgroup_id:\t1\n"), None);
-    }
 }

@@ -26,7 +26,7 @@ const RETRY_DIVISOR: u64 = 10;
 enum State {
     /// Not taking part.
     Initialize,
-    /// Taking part as soon as the interface is up.
+    /// Taking part as soon as the interface is up and the kernel program is on it.
     Fault,
     /// Listening.
     Backup {
@@ -85,6 +85,8 @@ pub struct Election {
     /// When an announcement is due that the gap held back.
     announce_at_ns: Option<u64>,
     last_sign_ns: Option<u64>,
+    has_link: bool,
+    has_fence: bool,
 }
 
 impl Election {
@@ -98,6 +100,8 @@ impl Election {
             defended_at_ns: None,
             announce_at_ns: None,
             last_sign_ns: None,
+            has_link: true,
+            has_fence: true,
         }
     }
 
@@ -123,8 +127,10 @@ impl Election {
             State::Backup { .. } => self.takeover_at_ns(),
             State::Active { advertise_at_ns, claim: Claim::Hold { at_ns, .. } } => Some(advertise_at_ns.min(at_ns)),
             State::Active { advertise_at_ns, claim: Claim::WithAdvert { .. } } => Some(advertise_at_ns),
-            State::Active { advertise_at_ns, claim: Claim::Held { .. } } => {
-                Some(self.announce_at_ns.map_or(advertise_at_ns, |at_ns| at_ns.min(advertise_at_ns)))
+            State::Active { advertise_at_ns, claim: Claim::Held { until_ns } } => {
+                let gives_up_at_ns = if self.has_fence { u64::MAX } else { self.gives_up_at_ns(until_ns) };
+                let announce_at_ns = self.announce_at_ns.unwrap_or(u64::MAX);
+                Some(advertise_at_ns.min(announce_at_ns).min(gives_up_at_ns))
             }
         }
     }
@@ -136,17 +142,32 @@ impl Election {
 
     /// One input. `now_ns` is the clock; an advert also says when it was received.
     pub fn handle(&mut self, now_ns: u64, input: Input) {
+        let had_fence = self.has_fence;
+        match input {
+            // Who starts has looked, and has just attached the program.
+            Input::Startup | Input::Resume { .. } if self.state == State::Initialize => {
+                (self.has_link, self.has_fence) = (true, true);
+            }
+            Input::LinkUp | Input::LinkDown => self.has_link = input == Input::LinkUp,
+            Input::FenceBack | Input::FenceLost => self.has_fence = input == Input::FenceBack,
+            _ => {}
+        }
+        let is_fit = self.has_link && self.has_fence;
         match (self.state, input) {
             (State::Initialize, Input::Startup) => self.start(now_ns, Reason::Startup),
-            (State::Fault, Input::LinkUp) => self.start(now_ns, Reason::LinkUp),
+            (State::Fault, Input::LinkUp) if is_fit => self.start(now_ns, Reason::LinkUp),
+            (State::Fault, Input::FenceBack) if is_fit => self.start(now_ns, Reason::FenceBack),
             (State::Initialize, Input::Resume { lease_until_ns }) => self.resume(now_ns, lease_until_ns),
             (State::Initialize, Input::LinkDown) => self.enter(State::Fault, Reason::LinkDown),
-            (State::Initialize, Input::LinkUp) | (State::Fault, Input::LinkDown) => {}
+            (State::Initialize, Input::LinkUp | Input::FenceBack | Input::FenceLost)
+            | (State::Fault, Input::LinkUp | Input::LinkDown | Input::FenceBack | Input::FenceLost) => {}
             (State::Fault | State::Backup { .. }, Input::Shutdown) => self.enter(State::Initialize, Reason::Shutdown),
             (State::Initialize, Input::Shutdown) => {}
 
             (State::Backup { .. }, Input::Advert(advert)) => self.backup_hears(advert),
             (State::Backup { .. }, Input::LinkDown) => self.enter(State::Fault, Reason::LinkDown),
+            // Deaf since some time: what the timer counts from is not the last advert there was.
+            (State::Backup { .. }, Input::FenceLost) => self.enter(State::Fault, Reason::FenceLost),
 
             (State::Active { claim, .. }, Input::Advert(advert)) => self.active_hears(now_ns, claim, advert),
             (State::Active { claim, .. }, Input::AdvertSent { before_send_ns }) => {
@@ -158,6 +179,15 @@ impl Election {
                 self.give_up();
                 self.enter(State::Fault, Reason::LinkDown);
             }
+            // Attached again in time, nobody notices. No advert renews the lease until then, so nobody has to.
+            (State::Active { claim: Claim::Held { until_ns }, .. }, Input::FenceLost)
+                if now_ns < self.gives_up_at_ns(until_ns) => {}
+            (State::Active { .. }, Input::FenceLost) => self.lose_fence(),
+            (State::Active { claim: Claim::Held { until_ns }, .. }, Input::FenceBack)
+                if !had_fence && now_ns < until_ns =>
+            {
+                self.advertise(now_ns);
+            }
             (State::Active { .. }, Input::Shutdown) => self.shut_down(),
 
             // Answers to adverts of a state that was left meanwhile, and news that change nothing.
@@ -167,7 +197,7 @@ impl Election {
             )
             | (State::Initialize | State::Fault, Input::Advert(_))
             | (State::Fault | State::Backup { .. } | State::Active { .. }, Input::Startup | Input::Resume { .. })
-            | (State::Backup { .. } | State::Active { .. }, Input::LinkUp) => {}
+            | (State::Backup { .. } | State::Active { .. }, Input::LinkUp | Input::FenceBack) => {}
         }
     }
 
@@ -176,6 +206,11 @@ impl Election {
     pub fn handle_timeout(&mut self, now_ns: u64) {
         match self.state {
             State::Backup { .. } if self.takeover_at_ns().is_some_and(|at_ns| now_ns >= at_ns) => self.promote(now_ns),
+            State::Active { claim: Claim::Held { until_ns }, .. }
+                if !self.has_fence && now_ns >= self.gives_up_at_ns(until_ns) =>
+            {
+                self.lose_fence();
+            }
             State::Active { claim: Claim::Held { until_ns }, .. } if now_ns >= until_ns => self.lapse(now_ns, 0),
             State::Active { advertise_at_ns, claim } => {
                 if let Claim::Hold { at_ns, until_ns } = claim
@@ -345,7 +380,7 @@ impl Election {
     /// An Active that has to listen again.
     fn step_back(&mut self, advert: HeardAdvert, reason: Reason, was_serving: bool) {
         self.actions.push_back(Action::SetLease { until_ns: 0 });
-        if was_serving {
+        if was_serving && self.has_fence {
             // RFC 9568 6.4.3 sends none. But after a split the neighbours may look for the addresses here, and the better
             // router never hear that there was one: the answer to this is its announcement (`defend`; keepalived has
             // higher_prio_send_advert and garp_lower_prio_repeat for it).
@@ -353,6 +388,11 @@ impl Election {
         }
         self.actions.push_back(Action::DropAddresses);
         self.last_sign_ns = Some(advert.received_at_ns);
+        if !self.has_fence {
+            // This one was heard, but maybe not the next.
+            self.enter(State::Fault, Reason::FenceLost);
+            return;
+        }
         let own_interval_cs = self.parameters.advert_interval_cs;
         self.enter(
             State::Backup {
@@ -455,6 +495,19 @@ impl Election {
         self.actions.push_back(Action::SendAdvert { priority: PRIORITY_RELEASE });
         self.actions.push_back(Action::DropAddresses);
         self.enter(State::Initialize, Reason::Shutdown);
+    }
+
+    /// Until when an Active without the kernel program waits for it: nothing would end its lease, so the addresses are to
+    /// be off the interface before anybody else may take them.
+    fn gives_up_at_ns(&self, until_ns: u64) -> u64 {
+        until_ns.saturating_sub(interval_ns(self.parameters.advert_interval_cs))
+    }
+
+    /// The kernel program is missing, and not back in time. Nothing is released: this node is deaf, and somebody else may
+    /// be Active by now, whom a release would get another one.
+    fn lose_fence(&mut self) {
+        self.give_up();
+        self.enter(State::Fault, Reason::FenceLost);
     }
 
     fn give_up(&mut self) {

@@ -79,6 +79,10 @@ pub enum Input {
     LinkUp,
     /// It is not, or it is gone.
     LinkDown,
+    /// The kernel program was seen on the interface again: it hears, and it fences.
+    FenceBack,
+    /// It was found missing. No advert of this node goes out until it is back (the driver sees to that).
+    FenceLost,
 }
 
 /// What the driver must do, in this order.
@@ -151,6 +155,10 @@ pub enum Reason {
     LinkDown,
     /// Carrier is back.
     LinkUp,
+    /// The kernel program is not on the interface.
+    FenceLost,
+    /// It is again.
+    FenceBack,
     /// The controller stops.
     Shutdown,
 }
@@ -173,6 +181,8 @@ impl std::fmt::Display for Reason {
             Self::Lapsed => f.write_str("this node was stalled until its lease ran out, nobody else was heard"),
             Self::LinkDown => f.write_str("the interface lost its carrier or its address, or is gone"),
             Self::LinkUp => f.write_str("the interface is up"),
+            Self::FenceLost => f.write_str("the XDP program is not in its place: nothing would be heard, or fenced"),
+            Self::FenceBack => f.write_str("the XDP program is in its place again"),
             Self::Shutdown => f.write_str("shutdown"),
         }
     }

@@ -5,12 +5,14 @@
 //! - `rfc`: what the RFCs ask, one sentence per test
 //! - `lease`: what this crate adds: the lease, the hold, the lapse, the resumption
 //! - `delay_and_defence`: the preemption delay, and answers to losing adverts and conflicts
+//! - `fence`: the kernel program goes, and comes back
 //! - `properties`: any sequence of inputs, and what must hold after each
 //! - `simulation`: three routers, their kernels and a wire on one clock
 //!
 //! Here: one router, and a driver that applies its actions.
 
 mod delay_and_defence;
+mod fence;
 mod lease;
 mod properties;
 mod rfc;

@@ -16,7 +16,6 @@ const DOWN_NS: u64 = 360_937_500;
 const SEND_NS: u64 = 1_000;
 
 /// A machine whose clock only moves when it sends.
-#[derive(Default)]
 struct Desk {
     now_ns: Cell<u64>,
     /// How many frames each call had.
@@ -24,6 +23,21 @@ struct Desk {
     /// Frames that are refused, by VRID.
     refused_vrid: Cell<u8>,
     wishes: RefCell<Vec<Wish>>,
+    is_fenced: Cell<bool>,
+    hears: Cell<bool>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self {
+            now_ns: Cell::default(),
+            calls: RefCell::default(),
+            refused_vrid: Cell::default(),
+            wishes: RefCell::default(),
+            is_fenced: Cell::new(true),
+            hears: Cell::new(true),
+        }
+    }
 }
 
 impl World for &Desk {
@@ -50,6 +64,14 @@ impl World for &Desk {
 
     fn wish(&self, wish: Wish) {
         self.wishes.borrow_mut().push(wish);
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.is_fenced.get()
+    }
+
+    fn hears(&self) -> bool {
+        self.hears.get()
     }
 }
 
@@ -166,4 +188,42 @@ fn who_is_not_due_is_left_alone() {
     wake(&mut routers, [], |_| &desk);
     assert_eq!(desk.calls.borrow().len(), 0);
     assert_eq!(*desk.wishes.borrow(), []);
+}
+
+/// The invariant: no advert that claims or renews without a program that was seen, none that claims when something got
+/// past it; one that gives up, always.
+#[test]
+fn without_a_program_nothing_is_claimed_or_renewed() {
+    let (entries, desk) = (Entries::anonymous(COUNT as u32).unwrap(), Desk::default());
+    let mut routers = routers(&entries, &desk);
+    for (is_fenced, hears) in [(false, true), (true, false)] {
+        desk.is_fenced.set(is_fenced);
+        desk.hears.set(hears);
+        desk.now_ns.set(desk.now_ns.get().max(1_000 * MS + DOWN_NS) + 10 * MS);
+        wake(&mut routers, [], |_| &desk);
+    }
+    assert_eq!(*desk.calls.borrow(), [0_usize; 0], "claimed without a program that fences and hears");
+    let is_leased = |index: u32| entries.entry(index).unwrap().lease().until_ns != 0;
+    assert!(!(0..COUNT as u32).any(is_leased));
+
+    desk.hears.set(true);
+    for _ in 0..3 {
+        desk.now_ns.set(desk.now_ns.get() + 12 * MS);
+        wake(&mut routers, [], |_| &desk);
+    }
+    assert!((0..COUNT as u32).all(is_leased));
+
+    // Who serves needs no ears to go on.
+    let sent = |desk: &Desk| desk.calls.borrow().iter().sum::<usize>();
+    let before = sent(&desk);
+    desk.hears.set(false);
+    desk.now_ns.set(desk.now_ns.get() + 100 * MS);
+    wake(&mut routers, [], |_| &desk);
+    assert_eq!(sent(&desk), before + COUNT);
+    desk.is_fenced.set(false);
+    desk.now_ns.set(desk.now_ns.get() + 100 * MS);
+    wake(&mut routers, [], |_| &desk);
+    assert_eq!(sent(&desk), before + COUNT, "renewed without a program");
+    routers.iter_mut().for_each(|router| router.shut_down(&&desk));
+    assert_eq!(sent(&desk), before + 2 * COUNT, "a release needs none");
 }

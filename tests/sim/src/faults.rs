@@ -69,6 +69,7 @@ impl Simulation<'_> {
             Kind::Stall { node, calls } => self.ambush(fault, node, calls, false),
             Kind::Freeze { node, calls } => self.ambush(fault, node, calls, true),
             Kind::SendsFail { node } => self.fail_sends(node, true),
+            Kind::Detach { node } => self.set_program(node),
         }
     }
 
@@ -84,6 +85,7 @@ impl Simulation<'_> {
                 }
             }
             Kind::SendsFail { node } => self.fail_sends(node, false),
+            Kind::Detach { node } => self.set_program(node),
             _ => {}
         }
     }
@@ -131,6 +133,27 @@ impl Simulation<'_> {
             let failing = ours.sends_failing.get();
             ours.sends_failing.set(if begins { failing + 1 } else { failing - 1 });
         }
+    }
+
+    /// As the faults that are going on have it; the next look shows it: one of two in an interval, or much later where the
+    /// kernel's lock is somebody else's. A node that nobody looks after keeps its program: what is taken from a dead one is
+    /// nobody's to notice.
+    fn set_program(&self, place: usize) {
+        let Station::Ours(ours) = self.station(place) else { return };
+        let detached = |fault: &Fault| matches!(fault.kind, Kind::Detach { node } if node == place);
+        let is_attached = !self.active_faults().any(|(_, fault)| detached(fault));
+        if is_attached || (ours.is_running() && ours.stalled_until_ns.get() <= self.now_ns()) {
+            ours.is_attached.set(is_attached);
+            if is_attached {
+                ours.is_deaf.set(false);
+            }
+        }
+        let is_late = self.number(&[self.now_ns(), place as u64, 9], 3) == 0;
+        let most_ns = if is_late { 6 * ours.interval_ns() } else { ours.interval_ns() / 2 };
+        let look_at_ns = self.now_ns() + self.number(&[self.now_ns(), place as u64, 8], most_ns);
+        self.judge().disturbed(look_at_ns);
+        self.judge().looked_at_by(place, look_at_ns);
+        self.queue(look_at_ns, Event::Look { place });
     }
 
     /// As the faults that are going on have it; a controller learns of it a little later.

@@ -6,6 +6,8 @@
 //! 4. While a node is well and the RFC says that it is its turn, somebody answers: after a millisecond, or the hold.
 //! 5. An Active that was stalled past its lease does not depose who serves by then.
 //! 6. In the end there is one, and it stays (`world`).
+//! 7. Without its program a node advertises no more after the next look at it, and claims nothing once an advert got past.
+//!    That it does not hear excuses it for three intervals from then; what it missed is as lost.
 //!
 //! Deliberately absent: the RFC's timers (`timer`), and anything that changes what happens.
 
@@ -32,7 +34,11 @@ pub struct Seen {
     pub answers: bool,
     /// Its controller runs, is not stalled, and can send; its link is up, and it knows.
     pub is_well: bool,
-    /// The end of its lease on its own clock; `None`: it has none, as it is not ours.
+    /// It is loaded, and its program is not on the interface.
+    pub is_bare: bool,
+    /// Its controller runs, is not stalled, and its link is up.
+    pub is_at_work: bool,
+    /// The end of its lease on its own clock; `None`: it has none that is kept, as it is not ours or bare.
     pub lease_until_ns: Option<u64>,
 }
 
@@ -40,6 +46,12 @@ pub struct Seen {
 struct Watch {
     answers_since_ns: Option<u64>,
     well_since_ns: Option<u64>,
+    /// Since when its program is missing while it is at work.
+    bare_since_ns: Option<u64>,
+    /// When its program is looked at, true time.
+    look_by_ns: u64,
+    /// Whether its program is missing while nobody looks after it.
+    is_forsaken: bool,
     /// When its timer had fired when it last claimed, true time.
     turn_ns: u64,
     /// When its last advert left, by its own clock.
@@ -115,6 +127,12 @@ impl Judge {
     /// Something is not as it should be until then, true time.
     pub fn disturbed(&mut self, until_ns: u64) {
         self.healed_at_ns = self.healed_at_ns.max(until_ns);
+    }
+
+    /// A node's program is looked at then, true time.
+    pub fn looked_at_by(&mut self, place: usize, at_ns: u64) {
+        let watch = &mut self.watches[place];
+        watch.look_by_ns = watch.look_by_ns.max(at_ns);
     }
 
     /// A node has another priority from now on.
@@ -232,9 +250,23 @@ impl Judge {
     }
 
     /// A node's advert leaves.
-    pub fn sent(&mut self, place: usize, local_ns: u64, priority: u8) -> Result<(), String> {
+    pub fn sent(
+        &mut self,
+        place: usize,
+        local_ns: u64,
+        priority: u8,
+        now_ns: u64,
+        is_deaf_claim: bool,
+    ) -> Result<(), String> {
         if priority == 0 {
             return Ok(());
+        }
+        if is_deaf_claim {
+            return Err(format!("node {place} claims although an advert got past its kernel program"));
+        }
+        let look_by_ns = self.watches[place].look_by_ns;
+        if self.watches[place].bare_since_ns.is_some() && now_ns > look_by_ns + LATENCY_MAX_NS {
+            return Err(format!("node {place} advertises without its kernel program"));
         }
         let watch = &mut self.watches[place];
         (watch.sent_at_ns, watch.displaced_at_ns) = (Some(local_ns), None);
@@ -292,6 +324,9 @@ impl Judge {
         for (place, seen) in seen.iter().enumerate() {
             self.check_lease(place, seen)?;
             let watch = &mut self.watches[place];
+            watch.bare_since_ns =
+                if seen.is_bare && seen.is_at_work { watch.bare_since_ns.or(Some(now_ns)) } else { None };
+            watch.is_forsaken = seen.is_bare && !seen.is_at_work;
             watch.well_since_ns = if seen.is_well { watch.well_since_ns.or(Some(now_ns)) } else { None };
             watch.answers_since_ns = if seen.answers { watch.answers_since_ns.or(Some(now_ns)) } else { None };
         }
@@ -329,7 +364,10 @@ impl Judge {
             Contact::Mending { until_ns } if now_ns > until_ns => *contact = Contact::Good,
             _ => {}
         }
-        let is_excused = *contact != Contact::Good;
+        let contact = *contact;
+        let is_deaf = |place: usize| self.watches[place].is_forsaken || self.watches[place].bare_since_ns.is_some();
+        let is_overdue = self.is_overdue(left, now_ns) || self.is_overdue(right, now_ns);
+        let is_excused = (contact != Contact::Good || is_deaf(left) || is_deaf(right)) && !is_overdue;
         let (Some(left_ns), Some(right_ns)) =
             (self.watches[left].answers_since_ns, self.watches[right].answers_since_ns)
         else {
@@ -343,6 +381,14 @@ impl Judge {
             return Ok(());
         }
         Err(format!("nodes {left} and {right} have both answered for {}", Time(now_ns - since_ns)))
+    }
+
+    /// Whether the node should have noticed by now that its program is missing, and let go.
+    fn is_overdue(&self, place: usize, now_ns: u64) -> bool {
+        let watch = &self.watches[place];
+        let lease_ns = 3 * self.plans[place].interval_ns();
+        let until_ns = |since_ns: u64| watch.look_by_ns.max(since_ns) + lease_ns + ANSWER_NS;
+        watch.bare_since_ns.is_some_and(|since_ns| now_ns > until_ns(since_ns))
     }
 
     /// How long two nodes may both answer although nothing was lost.

@@ -10,6 +10,7 @@ use std::slice;
 use std::time::Duration;
 
 use failover_common::abi::State;
+use failover_common::lease::NS_PER_CS;
 use failover_common::wire::ethernet::Mac;
 use failover_ebpf::{Verdict, handle};
 use failover_userspace::config::{self, Config, Version};
@@ -50,6 +51,16 @@ pub struct Node {
     options: Options,
     /// Whether the kernel program is there.
     pub is_loaded: Cell<bool>,
+    /// Whether it is on the interface, when it is there.
+    pub is_attached: Cell<bool>,
+    /// Whether it was when it was last looked at.
+    pub is_seen: Cell<bool>,
+    /// Whether the controller was told so.
+    pub sight_told: Cell<bool>,
+    /// Whether an advert got past it.
+    pub is_deaf: Cell<bool>,
+    /// Whether the virtual address is on the interface: without a program the kernel answers for it.
+    has_address: Cell<bool>,
     /// Borrowed while it runs; `None` while there is no process.
     controller: RefCell<Option<Router>>,
     /// When the controller next runs, true time.
@@ -96,6 +107,11 @@ impl Node {
             kernel: RefCell::new(HostKernel::new(options).expect("memory for one entry")),
             options,
             is_loaded: Cell::new(false),
+            is_attached: Cell::new(true),
+            is_seen: Cell::new(true),
+            sight_told: Cell::new(true),
+            is_deaf: Cell::new(false),
+            has_address: Cell::new(false),
             controller: RefCell::new(None),
             wakes_at_ns: Cell::new(u64::MAX),
             stalled_until_ns: Cell::new(0),
@@ -106,6 +122,11 @@ impl Node {
             link_told: Cell::new(true),
             state: Cell::new(State::Initialize),
         }
+    }
+
+    /// Its advert interval.
+    pub fn interval_ns(&self) -> u64 {
+        u64::from(self.config.borrow().virtual_routers[0].advert_interval_cs) * NS_PER_CS
     }
 
     /// Its clock.
@@ -127,6 +148,9 @@ impl Node {
     pub fn answers(&self, now_ns: u64) -> bool {
         if !self.is_loaded.get() || now_ns < self.frozen_until_ns.get() {
             return false;
+        }
+        if !self.is_attached.get() {
+            return self.has_address.get();
         }
         let mut kernel = self.kernel.borrow_mut();
         kernel.now_ns = self.clock.local(now_ns);
@@ -168,7 +192,8 @@ impl Node {
         self.is_loaded.set(true);
     }
 
-    fn reported(&self) -> State {
+    /// The state that its map entry tells.
+    pub fn reported(&self) -> State {
         self.kernel.borrow().entry(0).report.state
     }
 }
@@ -185,6 +210,11 @@ impl Simulation<'_> {
         if !adopted {
             node.load();
         }
+        // A start attaches the program, whatever became of an earlier one.
+        node.is_attached.set(true);
+        node.is_seen.set(true);
+        node.sight_told.set(true);
+        node.is_deaf.set(false);
         let world = Hands { simulation: self, place };
         let own_address = node.interface.addresses[0].net.addr().octets();
         let entry = node.kernel.borrow().entries().entry(0).expect("the entry of the one virtual router");
@@ -192,6 +222,10 @@ impl Simulation<'_> {
         let mut router = Router::new(&config, (0, 1), 0, own_address, node.interface.mac, entry);
         node.link_told.set(node.has_link.get());
         let resumed = if adopted { router.live_lease(world.now_ns()) } else { None };
+        if resumed.is_none() {
+            // The host takes off what an earlier controller left.
+            node.has_address.set(false);
+        }
         self.judge().starts(place, node.clock.local(self.now_ns()), resumed.is_some());
         self.note(Note::Started { node: place, resumed: resumed.is_some() });
         node.state.set(State::Initialize);
@@ -249,6 +283,25 @@ impl Simulation<'_> {
             let world = Hands { simulation: self, place };
             let config = node.config.borrow();
             self.run_controller(place, || router.interface_changed(Some(&interface), &config, &world));
+        }
+        drop(controller);
+        self.plan_wake(place);
+    }
+
+    /// The controller is told whether its program is in its place.
+    pub fn tell_program(&self, place: usize) {
+        let node = self.ours(place);
+        let is_there = node.is_seen.get();
+        let mut controller = node.controller.borrow_mut();
+        if let Some(router) = controller.as_mut()
+            && node.sight_told.replace(is_there) != is_there
+        {
+            if is_there && node.reported() != State::Active {
+                // What it did not hear is not silence.
+                self.judge().starts(place, node.clock.local(self.now_ns()), false);
+            }
+            let world = Hands { simulation: self, place };
+            self.run_controller(place, || router.fence_changed(is_there, &world));
         }
         drop(controller);
         self.plan_wake(place);
@@ -323,8 +376,23 @@ impl World for Hands<'_> {
         Ok(())
     }
 
-    // The host's work: an address without a lease is fenced, so the simulation can do without.
-    fn wish(&self, _: Wish) {}
+    // The host's work. Where the program is, an address without a lease is fenced; where it is not, the kernel answers.
+    fn wish(&self, wish: Wish) {
+        let node = self.simulation.ours(self.place);
+        match wish {
+            Wish::Take(_) => node.has_address.set(true),
+            Wish::Drop(_) | Wish::TakeOff(_) => node.has_address.set(false),
+            Wish::Announce(_) => {}
+        }
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.simulation.ours(self.place).is_seen.get()
+    }
+
+    fn hears(&self) -> bool {
+        !self.simulation.ours(self.place).is_deaf.get()
+    }
 }
 
 fn configure(plan: &NodePlan, version: u8) -> Config {

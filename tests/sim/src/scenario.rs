@@ -101,6 +101,8 @@ pub enum Kind {
     SendsFail { node: usize },
     /// No carrier; the controller is told.
     LinkDown { node: usize },
+    /// The kernel program is on the interface no more, until somebody attaches it again.
+    Detach { node: usize },
 }
 
 impl Fault {
@@ -122,7 +124,8 @@ impl Fault {
             | Kind::Stall { node, .. }
             | Kind::Freeze { node, .. }
             | Kind::SendsFail { node }
-            | Kind::LinkDown { node } => node == place,
+            | Kind::LinkDown { node }
+            | Kind::Detach { node } => node == place,
         }
     }
 }
@@ -144,7 +147,15 @@ impl Scenario {
         let nodes = draw.nodes(version, count);
         let ring_events = if draw.one_in(6) { 1 + draw.below(3) as u32 } else { 1000 };
         let unit_ns = nodes.iter().map(NodePlan::interval_ns).max().unwrap_or(SECOND);
-        let faults = (0..1 + draw.below(8)).map(|_| draw.fault(count, unit_ns)).collect();
+        let mut faults: Vec<Fault> = (0..1 + draw.below(8)).map(|_| draw.fault(count, unit_ns)).collect();
+        // With chance of its own, so that the seeds of other faults stay what they were.
+        let mut draw = Draw(Random(seed ^ 0x0de7_ac4e_d000));
+        if draw.one_in(6) {
+            faults.push(Fault {
+                kind: Kind::Detach { node: draw.below(count as u64) as usize },
+                ..draw.fault(count, unit_ns)
+            });
+        }
         Self { seed, version, nodes, ring_events, faults }
     }
 

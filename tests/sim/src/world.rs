@@ -30,6 +30,10 @@ pub enum Event {
     Ends { fault: usize },
     /// A controller learns of its link.
     News { place: usize },
+    /// A node's program is looked at.
+    Look { place: usize },
+    /// A controller learns of its program.
+    Sight { place: usize },
     /// A frame arrives; whether as the wire without faults would have had it.
     Arrives { from: usize, to: usize, in_time: bool, frame: Rc<[u8]> },
 }
@@ -193,7 +197,9 @@ impl<'a> Simulation<'a> {
         self.note(Note::Sent { node: from, priority: advert.priority });
         if let Station::Ours(node) = &self.stations[from] {
             let local_ns = node.clock().local(self.now_ns());
-            let verdict = self.judge().sent(from, local_ns, advert.priority);
+            let is_claim = advert.priority != 0 && node.reported() != failover_common::abi::State::Active;
+            let is_deaf_claim = is_claim && node.is_deaf.get();
+            let verdict = self.judge().sent(from, local_ns, advert.priority, self.now_ns(), is_deaf_claim);
             self.expect(verdict);
         }
         let frame: Rc<[u8]> = frame.into();
@@ -228,10 +234,20 @@ impl<'a> Simulation<'a> {
     fn arrive(&self, from: usize, to: usize, in_time: bool, frame: &[u8]) {
         let (advert, now_ns) = (read(frame), self.now_ns());
         let hears = match &self.stations[to] {
-            Station::Ours(node) => node.has_link.get() && node.frozen_until_ns.get() <= now_ns,
+            Station::Ours(node) => {
+                let is_bare = node.is_loaded.get() && !node.is_attached.get();
+                node.has_link.get() && node.frozen_until_ns.get() <= now_ns && !is_bare
+            }
             Station::Peer(peer) => peer.has_link.get() && peer.frozen_until_ns.get() <= now_ns,
         };
         if !hears {
+            if let Station::Ours(node) = &self.stations[to]
+                && node.has_link.get()
+                && node.frozen_until_ns.get() <= now_ns
+            {
+                // No program takes it: the kernel gets it, and who listens there.
+                node.is_deaf.set(true);
+            }
             self.lose(from, to);
             return;
         }
@@ -333,6 +349,12 @@ impl<'a> Simulation<'a> {
                 self.end(&self.scenario.faults[fault]);
             }
             Event::News { place } => self.tell(place),
+            Event::Look { place } => {
+                let node = self.ours(place);
+                node.is_seen.set(node.is_attached.get());
+                self.tell_sight(place);
+            }
+            Event::Sight { place } => self.tell_sight(place),
             Event::Arrives { from, to, in_time, frame } => self.arrive(from, to, in_time, &frame),
         }
     }
@@ -347,6 +369,19 @@ impl<'a> Simulation<'a> {
             self.queue(again_ns, Event::News { place });
         } else {
             self.tell_link(place);
+        }
+    }
+
+    /// So does what was seen of the program.
+    fn tell_sight(&self, place: usize) {
+        let node = self.ours(place);
+        let stalled_until_ns = node.stalled_until_ns.get();
+        if node.is_busy() || stalled_until_ns > self.now_ns() {
+            let again_ns = stalled_until_ns.max(self.now_ns()) + LATENCY_MIN_NS;
+            self.judge().disturbed(again_ns);
+            self.queue(again_ns, Event::Sight { place });
+        } else {
+            self.tell_program(place);
         }
     }
 
@@ -427,15 +462,21 @@ impl Station {
                     || node.stalled_until_ns.get() > now_ns
                     || node.ambush.get().is_some()
                     || node.sends_failing.get() > 0;
+                let has_program = node.is_attached.get();
+                let is_at_work = node.is_running() && !is_held_up && node.has_link.get() && node.link_told.get();
                 Seen {
                     answers: node.answers(now_ns),
-                    is_well: node.is_running() && !is_held_up && node.has_link.get() && node.link_told.get(),
-                    lease_until_ns: Some(node.lease_until_ns()),
+                    is_well: is_at_work && has_program && node.sight_told.get(),
+                    is_bare: !has_program,
+                    is_at_work,
+                    lease_until_ns: has_program.then(|| node.lease_until_ns()),
                 }
             }
             Self::Peer(peer) => Seen {
                 answers: peer.answers(now_ns),
                 is_well: peer.is_running.get() && peer.stalled_until_ns.get() <= now_ns && peer.has_link.get(),
+                is_bare: false,
+                is_at_work: true,
                 lease_until_ns: None,
             },
         }

@@ -25,6 +25,8 @@ enum Op {
     SlowSend(u64),
     LinkUp,
     LinkDown,
+    FenceBack,
+    FenceLost,
     Conflict,
     Shutdown,
     Startup,
@@ -47,6 +49,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop_oneof![0..5 * MS, 0..10 * SECOND].prop_map(Op::SlowSend),
         1 => Just(Op::LinkUp),
         1 => Just(Op::LinkDown),
+        2 => Just(Op::FenceBack),
+        1 => Just(Op::FenceLost),
         1 => Just(Op::Conflict),
         1 => Just(Op::Shutdown),
         3 => Just(Op::Startup),
@@ -83,6 +87,8 @@ struct Checker {
     /// The time that the router was told with the step at hand; a slow send makes `now` later.
     told: u64,
     sends: Sends,
+    /// Whether the kernel program is there.
+    is_fenced: bool,
     slow_send_ns: u64,
     /// What the kernel was last told, or found by `Resume`.
     lease_until: u64,
@@ -110,6 +116,7 @@ impl Checker {
             now: 1_000 * SECOND,
             told: 0,
             sends: Sends::Succeed,
+            is_fenced: true,
             slow_send_ns: 0,
             lease_until: 0,
             addresses_taken: false,
@@ -162,11 +169,19 @@ impl Checker {
             }
             Op::LinkUp => Input::LinkUp,
             Op::LinkDown => Input::LinkDown,
+            Op::FenceBack | Op::FenceLost => {
+                self.is_fenced = matches!(op, Op::FenceBack);
+                if self.is_fenced { Input::FenceBack } else { Input::FenceLost }
+            }
             Op::Conflict => Input::Conflict,
             Op::Shutdown => Input::Shutdown,
-            Op::Startup => Input::Startup,
+            Op::Startup => {
+                self.is_fenced |= self.election.state() == State::Initialize;
+                Input::Startup
+            }
             Op::Resume { left_ns } => {
                 if self.election.state() == State::Initialize {
+                    self.is_fenced = true;
                     self.lease_until = self.now + left_ns;
                     self.addresses_taken = true;
                 }
@@ -244,10 +259,9 @@ impl Checker {
 
     fn send(&mut self, priority: u8, from: State, shutdown: bool) {
         self.now += std::mem::take(&mut self.slow_send_ns);
-        let answer = match self.sends {
-            Sends::Succeed => Input::AdvertSent { before_send_ns: self.now },
-            Sends::Fail => Input::AdvertFailed,
-        };
+        // The driver lets none out that claims or renews while the program is missing.
+        let goes_out = self.sends == Sends::Succeed && self.is_fenced;
+        let answer = if goes_out { Input::AdvertSent { before_send_ns: self.now } } else { Input::AdvertFailed };
         if priority == 0 {
             assert!(shutdown && from == State::Active, "a release from {from:?}");
             assert_eq!(self.lease_until, 0, "released before the lease was ended");
@@ -257,7 +271,7 @@ impl Checker {
             assert_eq!(self.election.state(), State::Active, "only an Active advertises");
             assert_eq!(priority, self.priority);
             self.tried += 1;
-            if self.sends == Sends::Succeed {
+            if goes_out {
                 self.sent.push(self.now);
                 if self.now >= self.lease_until {
                     self.asked_at = self.asked_at.or(Some(self.now));
@@ -269,6 +283,7 @@ impl Checker {
 
     fn check_lease(&mut self, until_ns: u64, from: State) {
         assert_eq!(self.election.state(), State::Active);
+        assert!(self.is_fenced, "a lease without a fence");
         let send = until_ns - 3 * INTERVAL;
         assert!(self.sent.contains(&send), "a lease of {until_ns} from no advert of {:?}", self.sent);
         let renewal = send < self.lease_until;
@@ -310,6 +325,7 @@ impl Checker {
     fn must_serve_in_the_end(&mut self) {
         self.step(Op::Startup);
         self.step(Op::LinkUp);
+        self.step(Op::FenceBack);
         self.step(Op::SendOk);
         self.step(Op::SlowSend(0));
         assert!(matches!(self.election.state(), State::Backup | State::Active));

@@ -66,6 +66,8 @@ enum Event {
     Conflict,
     LinkUp,
     LinkDown,
+    FenceBack,
+    FenceLost,
     EarlyTimeout,
     /// `handle_timeout` at the deadline, the advert accepted; where nothing is due, an hour later.
     DueTimeout,
@@ -74,7 +76,7 @@ enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Startup,
         Self::Resume,
         Self::Shutdown,
@@ -88,6 +90,8 @@ impl Event {
         Self::Conflict,
         Self::LinkUp,
         Self::LinkDown,
+        Self::FenceBack,
+        Self::FenceLost,
         Self::EarlyTimeout,
         Self::DueTimeout,
         Self::DueTimeoutSendFails,
@@ -109,6 +113,8 @@ impl Event {
             Self::Conflict => driver.input(now, Input::Conflict),
             Self::LinkUp => driver.input(now, Input::LinkUp),
             Self::LinkDown => driver.input(now, Input::LinkDown),
+            Self::FenceBack => driver.input(now, Input::FenceBack),
+            Self::FenceLost => driver.input(now, Input::FenceLost),
             Self::EarlyTimeout => driver.timeout(now),
             Self::DueTimeout => driver.timeout(due),
             Self::DueTimeoutSendFails => {
@@ -168,6 +174,8 @@ fn table() -> Vec<Row> {
         refuse(Unstarted, Event::StrayFailed),
         refuse(Unstarted, Event::Conflict),
         refuse(Unstarted, Event::LinkUp),
+        refuse(Unstarted, Event::FenceBack),
+        refuse(Unstarted, Event::FenceLost),
         refuse(Unstarted, Event::EarlyTimeout),
         refuse(Unstarted, Event::DueTimeout),
         refuse(Unstarted, Event::DueTimeoutSendFails),
@@ -198,6 +206,7 @@ fn table() -> Vec<Row> {
         refuse(Listening, Event::StrayFailed),
         refuse(Listening, Event::Conflict),
         refuse(Listening, Event::LinkUp),
+        refuse(Listening, Event::FenceBack),
         refuse(Listening, Event::EarlyTimeout),
         // No address is compared in Backup.
         postpone(Listening, Event::EqualAdvertLesserAddress, SECOND + DOWN),
@@ -205,6 +214,7 @@ fn table() -> Vec<Row> {
         postpone(Listening, Event::HigherAdvert, SECOND + DOWN),
         postpone(Listening, Event::ReleaseAdvert, SECOND + SKEW),
         act(Listening, Event::Shutdown, [report(Backup, Initialize, Reason::Shutdown)], Initialize, Due::Never),
+        act(Listening, Event::FenceLost, [report(Backup, Fault, Reason::FenceLost)], Fault, Due::Never),
         act(Listening, Event::LinkDown, [report(Backup, Fault, Reason::LinkDown)], Fault, Due::Never),
         act(
             Listening,
@@ -226,6 +236,8 @@ fn table() -> Vec<Row> {
         refuse(Serving, Event::Startup),
         refuse(Serving, Event::Resume),
         refuse(Serving, Event::LinkUp),
+        refuse(Serving, Event::FenceBack),
+        refuse(Serving, Event::FenceLost), // attached again in time, nobody notices: see `fence`
         refuse(Serving, Event::EarlyTimeout),
         // A losing advert is discarded and answered at once; the timer need not be reset.
         act(
@@ -288,6 +300,7 @@ fn table() -> Vec<Row> {
         refuse(Holding, Event::Startup),
         refuse(Holding, Event::Resume),
         refuse(Holding, Event::LinkUp),
+        refuse(Holding, Event::FenceBack),
         refuse(Holding, Event::EarlyTimeout),
         act(Holding, Event::LowerAdvert, [SEND], Active, Due::Within(DOWN + HOLD, DOWN + MS + HOLD)),
         act(Holding, Event::EqualAdvertLesserAddress, [SEND], Active, Due::Within(DOWN + HOLD, DOWN + MS + HOLD)),
@@ -321,6 +334,13 @@ fn table() -> Vec<Row> {
             Fault,
             Due::Never,
         ),
+        act(
+            Holding,
+            Event::FenceLost,
+            [NO_LEASE, Action::DropAddresses, report(Active, Fault, Reason::FenceLost)],
+            Fault,
+            Due::Never,
+        ),
         // The lease counts from the advert, not from the end of the hold, and so does Adver_Timer.
         act(
             Holding,
@@ -349,6 +369,8 @@ fn table() -> Vec<Row> {
         refuse(LinkLost, Event::StrayFailed),
         refuse(LinkLost, Event::Conflict),
         refuse(LinkLost, Event::LinkDown),
+        refuse(LinkLost, Event::FenceBack),
+        refuse(LinkLost, Event::FenceLost),
         refuse(LinkLost, Event::EarlyTimeout),
         refuse(LinkLost, Event::DueTimeout),
         refuse(LinkLost, Event::DueTimeoutSendFails),
