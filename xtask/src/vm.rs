@@ -53,9 +53,9 @@ pub struct VmOptions {
     /// Give the guest a network card, as qemu names it (igb; virtio-net-pci,mrg_rxbuf=off); all of them are on one hub
     #[arg(long, value_name = "DEVICE")]
     nic: Vec<String>,
-    /// End a guest after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
-    timeout: u64,
+    /// End a guest after this time; 1800, with --quick 300
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// Run this in the guest instead of the tests
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -76,7 +76,8 @@ pub fn vm(paths: &Paths, packages: &Packages, options: &VmOptions) -> Result<()>
         return kernels.into_iter().try_for_each(|kernel| machine.run_command(kernel));
     }
     setup::programs(Need::Tests, packages)?;
-    compile::all(paths, packages, Profile::Release, Host::ProductAndLab)?;
+    compile::all(paths, packages, Profile::Release, Host::Product)?;
+    exec::run(&mut checks::build(paths), "building the program that asks a kernel")?;
     machine.check(&kernels)
 }
 
@@ -128,7 +129,16 @@ impl Machine<'_> {
         let mut rows = Vec::new();
         for kernel in kernels {
             let started = Instant::now();
-            let row = self.row(kernel, extent, &programs);
+            // Who asks for no kernel by name wants those that can be had.
+            let may_skip = self.options.quick && self.options.kernels.is_empty();
+            let prepared = match self.prepare(kernel) {
+                Err(error) if may_skip => {
+                    println!("skipped: {}: {error:#}", kernel.name);
+                    continue;
+                }
+                prepared => prepared,
+            };
+            let row = self.row(kernel, prepared, extent, &programs);
             println!("{} ({}), {:.0} s:", kernel.name, row.version, started.elapsed().as_secs_f64());
             match &row.findings {
                 Ok(findings) => print!("{}", findings.described()),
@@ -151,9 +161,9 @@ impl Machine<'_> {
     }
 
     /// A kernel that cannot be had or does not boot does not keep the next from running.
-    fn row(&self, kernel: &'static Kernel, extent: Extent, programs: &Programs) -> Row {
+    fn row(&self, kernel: &'static Kernel, prepared: Result<Prepared>, extent: Extent, programs: &Programs) -> Row {
         let mut version = "-".to_string();
-        let findings = self.prepare(kernel).and_then(|prepared| {
+        let findings = prepared.and_then(|prepared| {
             version.clone_from(&prepared.unpacked.version);
             // The tests are built for this machine only.
             let (extent, script) = match &prepared.root {
@@ -184,7 +194,7 @@ impl Machine<'_> {
             busybox: &root.as_ref().map_or(own_busybox, arm64::Root::busybox),
             nics: &self.options.nic,
             script,
-            patience: Duration::from_secs(self.options.timeout),
+            patience: Duration::from_secs(self.options.timeout.unwrap_or(if self.options.quick { 300 } else { 1800 })),
         };
         eprintln!("booting {} ({})", kernel.name, unpacked.version);
         // What checks print is described when they are over; the tests' progress is worth seeing.

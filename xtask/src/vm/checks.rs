@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -105,10 +105,18 @@ pub struct Findings {
 /// The test programs of failover-tests, by their names.
 pub type Programs = BTreeMap<String, PathBuf>;
 
+/// The command that builds what asks a kernel, and the tests: as the rings do, so that nothing is built twice.
+pub fn build(paths: &Paths) -> Command {
+    let mut command = compile::host_cargo(paths, "test", Profile::Release);
+    command.args(["--no-run", "--package", "failover-tests", "--package", "failover-sim", "--config"]);
+    command.arg(paths.root.join(".config/quick.toml"));
+    command
+}
+
 /// Builds the test programs and says where they are.
 pub fn build_tests(paths: &Paths) -> Result<Programs> {
-    let mut command = compile::host_cargo(paths, "test", Profile::Release);
-    command.args(["--no-run", "--package", "failover-tests", "--tests", "--message-format", "json-render-diagnostics"]);
+    let mut command = build(paths);
+    command.args(["--message-format", "json-render-diagnostics"]);
     exec::announce(&command);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("building the tests")?;
     if !output.status.success() {
