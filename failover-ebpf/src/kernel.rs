@@ -9,16 +9,17 @@ use core::ptr::{addr_of, addr_of_mut, read_unaligned, read_volatile, write_unali
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock_tuple, tcphdr, xdp_md,
+    __sk_buff, BPF_ANY, BPF_F_RECOMPUTE_CSUM, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_SOCK_OPS_STATE_CB_FLAG,
+    bpf_sock_tuple, tcphdr, xdp_md,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_release, bpf_skc_lookup_tcp,
-    bpf_tcp_check_syncookie, bpf_xdp_adjust_tail,
+    bpf_csum_diff, bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_redirect, bpf_sk_release, bpf_skb_change_tail,
+    bpf_skb_pull_data, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_xdp_adjust_tail,
 };
-use aya_ebpf::programs::{SockOpsContext, XdpContext};
+use aya_ebpf::programs::{SockOpsContext, TcContext, XdpContext};
 use failover_common::abi::{
     Counter, Counters, Event, Flow, FlowEvent, FlowKey, FlowOrigin, Handshake, Heard, Lease, RouterKey, Settings,
-    StalePolicy, Takeover, Vip, VipKey, VirtualRouter, XdpMode, vip_filter_place,
+    StalePolicy, Takeover, Vip, VipKey, VirtualRouter, vip_filter_place,
 };
 use failover_common::address::Address;
 use failover_common::stale::take_token;
@@ -37,10 +38,215 @@ const OFFSET_MAX: usize = 0x7ff;
 /// No byte that is summed starts later. The verifier follows packet offsets up to 65,535, chunk included.
 const SUM_OFFSET_MAX: usize = 0x7fff;
 
-/// One frame, between `data` and `data_end`.
-pub struct PacketFrame<'a>(pub &'a XdpContext);
+/// What is different at the two hooks. Pointers into the packet are made anew for each access: everything from `pull` on may
+/// move it.
+pub trait Packet: EbpfContext {
+    /// Whether it is a socket buffer, with its notes and its parts.
+    const IS_SOCKET_BUFFER: bool;
+    /// Where its bytes begin.
+    fn data(&self) -> usize;
+    /// Where those end that are in one piece.
+    fn data_end(&self) -> usize;
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// The interface it came in on.
+    fn ifindex(&self) -> u32;
+    /// Some number that the verifier does not know.
+    fn noise(&self) -> u32;
+    /// As many bytes from the beginning in one piece, or all; as far as that can be done.
+    fn pull(&self, end: usize);
+    /// Writes a header at `offset`; `None` past the end.
+    fn store<T: Header>(&self, offset: usize, header: &T) -> Option<()>;
+    /// [`Cut::cut`].
+    fn cut(&self, len: usize) -> Option<()>;
+    /// The VLAN of a tag that is not in the bytes, as far as the hook's programs have not looked at it before; 0: none.
+    fn hidden_vlan(&self) -> u32;
+    /// [`Frame::sum`], folded, or [`NONE`].
+    fn sum(&self, offset: u32, len: u32) -> u64;
+    /// [`Frame::options_hold`].
+    fn options_hold(&self, offset: u32, len: u32) -> u32;
+    /// [`Frame::words`]: the digest, above it the folded sum; or [`NONE`].
+    fn words(&self, offset: u32, len: u32) -> u64;
+}
 
-impl PacketFrame<'_> {
+impl Packet for XdpContext {
+    const IS_SOCKET_BUFFER: bool = false;
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        self.data()
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.data_end() - self.data()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn noise(&self) -> u32 {
+        self.rx_queue_index()
+    }
+
+    #[inline(always)]
+    fn pull(&self, _end: usize) {}
+
+    #[inline(always)]
+    fn store<T: Header>(&self, offset: usize, header: &T) -> Option<()> {
+        let at = PacketFrame(self).at::<T, OFFSET_MAX>(offset)?;
+        // SAFETY: `at` checked that all of `T` lies inside the packet; nothing holds a reference into it.
+        unsafe { store(at, header) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn cut(&self, len: usize) -> Option<()> {
+        let delta = len as i64 - self.len() as i64;
+        if delta == 0 {
+            return Some(());
+        }
+        // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
+        let result = unsafe { bpf_xdp_adjust_tail(self.ctx, delta as i32) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn hidden_vlan(&self) -> u32 {
+        hidden_vlan(self.ctx)
+    }
+
+    #[inline(always)]
+    fn sum(&self, offset: u32, len: u32) -> u64 {
+        xdp_sum(self.ctx, offset, len)
+    }
+
+    #[inline(always)]
+    fn options_hold(&self, offset: u32, len: u32) -> u32 {
+        xdp_options_hold(self.ctx, offset, len)
+    }
+
+    #[inline(always)]
+    fn words(&self, offset: u32, len: u32) -> u64 {
+        xdp_words(self.ctx, offset, len)
+    }
+}
+
+impl Packet for TcContext {
+    const IS_SOCKET_BUFFER: bool = true;
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        self.data()
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.len() as usize
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is this program's own.
+        unsafe { (*self.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn noise(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb.skb).queue_mapping }
+    }
+
+    #[inline(always)]
+    fn pull(&self, end: usize) {
+        let end = end.min(Packet::len(self));
+        if self.data_end() - self.data() < end {
+            // SAFETY: as above; no pointer into the packet is kept over the call. Where it fails, reads do.
+            unsafe { bpf_skb_pull_data(self.skb.skb, end as u32) };
+        }
+    }
+
+    #[inline(always)]
+    fn store<T: Header>(&self, offset: usize, header: &T) -> Option<()> {
+        // The sum that a network card may have made begins behind the Ethernet header.
+        let flags = if offset == 0 { 0 } else { u64::from(BPF_F_RECOMPUTE_CSUM) };
+        self.skb.store(offset, header, flags).ok()
+    }
+
+    #[inline(always)]
+    fn cut(&self, len: usize) -> Option<()> {
+        // Also where nothing is to be cut: it makes a joined segment one that is not sent in parts.
+        // SAFETY: as above; no pointer into the packet is kept over the call.
+        let result = unsafe { bpf_skb_change_tail(self.skb.skb, len as u32, 0) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn hidden_vlan(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn sum(&self, offset: u32, len: u32) -> u64 {
+        tc_sum(self.skb.skb, offset, len)
+    }
+
+    #[inline(always)]
+    fn options_hold(&self, offset: u32, len: u32) -> u32 {
+        tc_options_hold(self.skb.skb, offset, len)
+    }
+
+    #[inline(always)]
+    fn words(&self, offset: u32, len: u32) -> u64 {
+        tc_words(self.skb.skb, offset, len)
+    }
+}
+
+/// No fixed header ends later: 22 bytes of link layer, 60 of IPv4, 20 of TCP.
+const HEADERS_LEN: usize = 102;
+
+/// Whether the frame is of no VLAN. The kernel has taken the outer tag out of the bytes by then, if it ever was there, and
+/// looks at it behind this hook. VLAN 0 is none (IEEE 802.1Q: such a tag only has a priority).
+#[inline(always)]
+pub fn is_untagged(context: &TcContext) -> bool {
+    // SAFETY: the context is this program's own.
+    let (is_tagged, tag) = unsafe { ((*context.skb.skb).vlan_present, (*context.skb.skb).vlan_tci) };
+    is_tagged == 0 || tag & 0xfff == 0
+}
+
+/// Has the frame leave by the interface that it came in on; what the program has to return for that.
+#[inline(always)]
+pub fn send_back(context: &TcContext) -> i32 {
+    // SAFETY: the helper takes numbers.
+    unsafe { bpf_redirect(Packet::ifindex(context), 0) as i32 }
+}
+
+/// One frame, between `data` and `data_end`.
+pub struct PacketFrame<'a, P>(&'a P);
+
+impl<'a, P: Packet> PacketFrame<'a, P> {
+    /// The frame of a context, with its headers in one piece.
+    #[inline(always)]
+    pub fn new(context: &'a P) -> Self {
+        context.pull(HEADERS_LEN);
+        Self(context)
+    }
+}
+
+impl<P: Packet> PacketFrame<'_, P> {
     /// The address of `T` at `offset`, when all of it is inside the packet. `OFFSET_MAX` has ones only.
     ///
     /// The verifier learns a range for the very register that is compared, and older ones (before Linux 6.18) for no
@@ -149,10 +355,10 @@ unsafe fn store<T: Header>(to: *mut T, header: &T) {
     each_word!(T, word);
 }
 
-impl Frame for PacketFrame<'_> {
+impl<P: Packet> Frame for PacketFrame<'_, P> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.0.data_end() - self.0.data()
+        self.0.len()
     }
 
     #[inline(always)]
@@ -165,15 +371,12 @@ impl Frame for PacketFrame<'_> {
 
     #[inline(always)]
     fn write<T: Header>(&mut self, offset: usize, header: &T) -> Option<()> {
-        let at = self.at::<T, OFFSET_MAX>(offset)?;
-        // SAFETY: as in `read`; nothing holds a reference into the packet.
-        unsafe { store(at, header) };
-        Some(())
+        self.0.store(offset, header)
     }
 
     #[inline(always)]
     fn sum(&self, offset: usize, len: usize) -> Option<Sum> {
-        let sum = packet_sum(self.0.ctx, offset as u32, len as u32);
+        let sum = self.0.sum(offset as u32, len as u32);
         let mut total = Sum::default();
         total.add(sum as u16);
         (sum & NONE == 0).then_some(total)
@@ -181,12 +384,12 @@ impl Frame for PacketFrame<'_> {
 
     #[inline(always)]
     fn options_hold(&self, offset: usize, len: usize) -> bool {
-        len == 0 || packet_options_hold(self.0.ctx, offset as u32, len as u32) != 0
+        len == 0 || self.0.options_hold(offset as u32, len as u32) != 0
     }
 
     #[inline(always)]
     fn words(&self, offset: usize, len: usize) -> Option<Words> {
-        let found = packet_words(self.0.ctx, offset as u32, len as u32);
+        let found = self.0.words(offset as u32, len as u32);
         let mut words = Words { sum: Sum::default(), digest: AddressDigest(found as u32) };
         words.sum.add((found >> 32) as u16);
         (found & NONE == 0).then_some(words)
@@ -199,36 +402,43 @@ impl Frame for PacketFrame<'_> {
 /// In the result of a function: there is none.
 const NONE: u64 = 1 << 63;
 
-/// The folded sum of `len` bytes at `offset`, or [`NONE`].
-///
-/// In chunks of fixed lengths: the verifier bounds a helper's access by the most a length can be. A packet above 32 KiB
-/// has no sum, and so is never answered (the kernel may join segments before generic XDP; the next short one is).
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn packet_sum(context: *mut xdp_md, offset: u32, len: u32) -> u64 {
-    let context = XdpContext::new(context);
-    let mut rest = Rest { at: offset as usize, left: len as usize, sum: 0 };
-    PacketFrame(&context).sum_all(&mut rest).map_or(NONE, u64::from)
+/// Those of one hook.
+macro_rules! functions {
+    ($context:ident, $raw:ty, $sum:ident, $options_hold:ident, $words:ident) => {
+        /// In chunks of fixed lengths: the verifier bounds a helper's access by the most a length can be. What is above
+        /// 32 KiB has no sum, and so is never answered, unless its checksum was left undone.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $sum(context: *mut $raw, offset: u32, len: u32) -> u64 {
+            let context = $context::new(context);
+            context.pull(offset as usize + len as usize);
+            let mut rest = Rest { at: offset as usize, left: len as usize, sum: 0 };
+            PacketFrame(&context).sum_all(&mut rest).map_or(NONE, u64::from)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $options_hold(context: *mut $raw, offset: u32, len: u32) -> u32 {
+            let context = $context::new(context);
+            context.pull(offset as usize + len as usize);
+            u32::from(tcp::options_hold(&PacketFrame(&context), offset as usize, len as usize))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $words(context: *mut $raw, offset: u32, len: u32) -> u64 {
+            let context = $context::new(context);
+            context.pull(offset as usize + len as usize);
+            let words = vrrp::read_words(&PacketFrame(&context), offset as usize, len as usize);
+            words.map_or(NONE, |words| u64::from(words.sum.folded()) << 32 | u64::from(words.digest.0))
+        }
+    };
 }
 
-/// [`tcp::options_hold`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn packet_options_hold(context: *mut xdp_md, offset: u32, len: u32) -> u32 {
-    let context = XdpContext::new(context);
-    u32::from(tcp::options_hold(&PacketFrame(&context), offset as usize, len as usize))
-}
+functions!(XdpContext, xdp_md, xdp_sum, xdp_options_hold, xdp_words);
+functions!(TcContext, __sk_buff, tc_sum, tc_options_hold, tc_words);
 
-/// [`vrrp::read_words`]: the digest, above it the folded sum; or [`NONE`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn packet_words(context: *mut xdp_md, offset: u32, len: u32) -> u64 {
-    let context = XdpContext::new(context);
-    let words = vrrp::read_words(&PacketFrame(&context), offset as usize, len as usize);
-    words.map_or(NONE, |words| u64::from(words.sum.folded()) << 32 | u64::from(words.digest.0))
-}
-
-impl PacketFrame<'_> {
+impl<P: Packet> PacketFrame<'_, P> {
     #[inline(always)]
     fn sum_all(&self, rest: &mut Rest) -> Option<u16> {
         self.sum_chunks::<512, 64>(rest)?;
@@ -284,12 +494,11 @@ impl PacketFrame<'_> {
 /// The same value below 65,536, of which the verifier knows no more than that. Behind a loop that ends at a length from
 /// the packet it would else follow what comes next once for each length.
 #[inline(always)]
-fn blur(context: &XdpContext, value: usize) -> usize {
+fn blur(context: &impl Packet, value: usize) -> usize {
     let mut value = value;
-    // SAFETY: the context is this program's own; and two instructions that cancel each other. The field's value does not
-    // matter, only that it is not known.
+    let noise = context.noise() as usize;
+    // SAFETY: two instructions that cancel each other.
     unsafe {
-        let noise = (*context.ctx).rx_queue_index as usize;
         asm!("{0} ^= {1}", "{0} ^= {1}", "{0} &= 0xffff", inout(reg) value, in(reg) noise);
     }
     value
@@ -302,23 +511,40 @@ struct Rest {
     sum: u64,
 }
 
-impl Cut for PacketFrame<'_> {
+impl<P: Packet> Cut for PacketFrame<'_, P> {
     #[inline(always)]
     fn cut(&mut self, len: usize) -> Option<()> {
-        let delta = len as i64 - self.len() as i64;
-        if delta == 0 {
-            return Some(());
-        }
-        // SAFETY: the context is this program's own; no pointer into the packet is kept over the call.
-        let result = unsafe { bpf_xdp_adjust_tail(self.0.ctx, delta as i32) };
-        (result == 0).then_some(())
+        self.0.cut(len)
     }
 }
 
-/// The maps, the clock and the ring, for one frame.
-pub struct Maps<'a>(pub &'a XdpContext);
+/// The VLAN id of the tag that the driver took off the frame, or that never was in its bytes; 0: none, as a priority tag
+/// says. For programs that are bound to a device: the call is to a function of the kernel, which puts the driver's in its
+/// place (Linux 6.8, Documentation/networking/xdp-rx-metadata.rst).
+///
+/// Written as bytes, because LLVM makes such a call only through C's headers: opcode and registers of
+/// BPF_PSEUDO_KFUNC_CALL, no offset, and the function's number in the kernel's BTF, which the loader puts in.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hidden_vlan(context: *mut xdp_md) -> u32 {
+    // `bpf_xdp_metadata_rx_vlan_tag(ctx, &protocol, &control)`: 0, or an errno for none and unknown.
+    let (mut protocol, mut control) = (0_u16, 0_u16);
+    let result: i64;
+    // SAFETY: the context is this program's own, and both places can be written.
+    unsafe {
+        asm!(
+            ".byte 0x85, 0x20, 0, 0, 0, 0, 0, 0",
+            inlateout("r1") context => _, inlateout("r2") &raw mut protocol => _, inlateout("r3") &raw mut control => _,
+            lateout("r0") result, lateout("r4") _, lateout("r5") _,
+        );
+    }
+    if result as i32 == 0 { u32::from(control & 0x0fff) } else { 0 }
+}
 
-impl Kernel for Maps<'_> {
+/// The maps, the clock and the ring, for one frame. With `ASKS_DRIVER` also what the driver knows of it.
+pub struct Maps<'a, P, const ASKS_DRIVER: bool>(pub &'a P);
+
+impl<P: Packet, const ASKS_DRIVER: bool> Kernel for Maps<'_, P, ASKS_DRIVER> {
     type Router = *mut VirtualRouter;
     type Vip = *mut Vip;
 
@@ -330,7 +556,12 @@ impl Kernel for Maps<'_> {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
-        self.0.ingress_ifindex() as u32
+        self.0.ifindex()
+    }
+
+    #[inline(always)]
+    fn has_hidden_vlan(&self) -> bool {
+        ASKS_DRIVER && self.0.hidden_vlan() != 0
     }
 
     #[inline(always)]
@@ -523,10 +754,8 @@ impl Kernel for Maps<'_> {
     }
 
     #[inline(always)]
-    fn is_generic(&self) -> bool {
-        let Some(interface) = maps::INTERFACES.get_ptr(self.ifindex()) else { return false };
-        // SAFETY: as in `vip_router`; its number is compared, whatever it is.
-        unsafe { read_volatile(addr_of!((*interface).xdp_mode).cast::<u32>()) == XdpMode::Generic as u32 }
+    fn is_socket_buffer(&self) -> bool {
+        P::IS_SOCKET_BUFFER
     }
 
     #[inline(always)]
@@ -598,7 +827,7 @@ const CURRENT_NETNS: u64 = -1_i64 as u64;
 
 /// Looks a socket up, judges it, and lets it go: the verifier wants every one that was found released.
 #[inline(always)]
-fn find_socket(context: &XdpContext, ip: &Ipv4Header, tcp: &TcpHeader) -> Socket {
+fn find_socket(context: &impl EbpfContext, ip: &Ipv4Header, tcp: &TcpHeader) -> Socket {
     // `struct bpf_sock_tuple`'s IPv4 form: addresses, then ports, in network byte order.
     let mut tuple = [
         u32::from_ne_bytes(ip.source),

@@ -67,6 +67,9 @@ pub trait Kernel {
     fn now_ns(&self) -> u64;
     /// The interface the frame came in on.
     fn ifindex(&self) -> u32;
+    /// Whether the frame belongs to a VLAN of which its bytes say nothing: the tag is in a socket buffer's metadata, or
+    /// in a NIC's descriptor. Asked only about frames that look like ours, which are few.
+    fn has_hidden_vlan(&self) -> bool;
     /// Counts one exit.
     fn count(&self, counter: Counter);
     /// Looks up a virtual address.
@@ -119,8 +122,8 @@ pub trait Kernel {
     fn handshakes_missed(&self) -> u64;
     /// Since when a peer tells that the flow is its own, if one does.
     fn peer_flow_ns(&self, key: &FlowKey) -> Option<u64>;
-    /// Whether the frame came through generic XDP: as a socket buffer, with what that may have left undone.
-    fn is_generic(&self) -> bool;
+    /// Whether the frame is a socket buffer: with what that may have left undone, and notes of where its headers are.
+    fn is_socket_buffer(&self) -> bool;
     /// Forgets a peer's flow; this node's own stay.
     fn forget_peer_flow(&self, key: &FlowKey);
     /// Takes one of this CPU's tokens for a reset; `false` when there is none.
@@ -157,6 +160,9 @@ impl<K: Kernel> OwnVip<K> {
     fn find(kernel: &K, vlan: VlanId, address: [u8; 4]) -> Option<Self> {
         let key = VipKey { ifindex: kernel.ifindex(), vlan, address: Address::from_ipv4(address) };
         let vip = kernel.find_vip(&key)?;
+        if kernel.has_hidden_vlan() {
+            return None;
+        }
         let index = kernel.vip_router(vip);
         let router = kernel.router(index)?;
         let now_ns = kernel.now_ns();

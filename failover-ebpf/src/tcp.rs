@@ -16,9 +16,6 @@ use crate::{Cut, Kernel, OwnVip, Socket, Verdict};
 /// Ethernet's minimum without the check sequence: nothing is cut below it.
 const FRAME_LEN_MIN: usize = 60;
 
-/// In generic mode, the longest segment that is answered: no joined ones are as short (RFC 9293 3.7.1's default MSS).
-const GENERIC_LEN_MAX: usize = 536;
-
 /// A segment whose lengths agree.
 struct Segment {
     ip: Ipv4Header,
@@ -200,10 +197,9 @@ fn check<F: Cut + ?Sized, K: Kernel>(
     if !holds(link.payload, ip.header_len()) || !holds(*at, tcp.header_len()) {
         return Err(Counter::TcpBadOptions);
     }
-    // A socket buffer keeps notes of the segment: to finish its checksum, which would spoil the reset's, and to send it
-    // in parts. What needs either is the kernel's to answer.
-    let is_plain = *len <= GENERIC_LEN_MAX && tcp::has_whole_checksum(ip, tcp, *len);
-    if !is_plain && kernel.is_generic() {
+    // A socket buffer notes where its TCP header is: it is not cut before that (bpf_skb_change_tail), and its checksum is
+    // finished there. A reset has no IP options, so a segment with some is the kernel's to answer.
+    if kernel.is_socket_buffer() && ip.header_len() > size_of::<Ipv4Header>() {
         return Err(Counter::TcpGeneric);
     }
     Ok(())
@@ -245,7 +241,7 @@ fn end<F: Cut + ?Sized, K: Kernel>(
         kernel.count(refusal);
         return Verdict::Drop;
     }
-    if rewrite(frame, link, segment, own).is_none() {
+    if rewrite(frame, link, segment, own, kernel).is_none() {
         // Half of it may be rewritten: nobody may see that.
         return Verdict::Drop;
     }
@@ -256,14 +252,24 @@ fn end<F: Cut + ?Sized, K: Kernel>(
 
 /// Turns the segment into its reset, in place, tags kept: never longer than it was, nothing of it left behind.
 #[inline(always)]
-fn rewrite<F: Cut + ?Sized, K: Kernel>(frame: &mut F, link: &Link, segment: &Segment, own: &OwnVip<K>) -> Option<()> {
+fn rewrite<F: Cut + ?Sized, K: Kernel>(
+    frame: &mut F,
+    link: &Link,
+    segment: &Segment,
+    own: &OwnVip<K>,
+    kernel: &K,
+) -> Option<()> {
     let ends = Ends {
         source: segment.ip.destination,
         destination: segment.ip.source,
         source_port: segment.key.local_port,
         destination_port: segment.key.remote_port,
     };
-    let (ip, tcp) = Reset::answering(&segment.tcp, segment.len).headers(&ends);
+    let (ip, mut tcp) = Reset::answering(&segment.tcp, segment.len).headers(&ends);
+    if kernel.is_socket_buffer() && !tcp::has_whole_checksum(&segment.ip, &segment.tcp, segment.len) {
+        // Whoever sends the buffer finishes the reset's checksum as it would have the segment's.
+        tcp.leave_checksum(&ends);
+    }
     let ethernet = EthernetHeader { destination: link.header.source, source: own.mac, ..link.header };
     let end = link.payload + RESET_LEN;
     let len = frame.len().min(end.max(FRAME_LEN_MIN));

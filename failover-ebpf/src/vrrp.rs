@@ -16,12 +16,15 @@ use failover_common::wire::vrrp::{self, Advert};
 use crate::{Kernel, Verdict, emit, holds_lease};
 
 /// An advert for a VRID that is not configured here may be another daemon's on this host: it
-/// passes. All others end here, counted.
+/// passes, as does another VLAN's. All others end here, counted.
 #[inline(always)]
 pub(crate) fn handle<F: Frame + ?Sized, K: Kernel>(frame: &F, link: &Link, ip: &Ipv4Header, kernel: &K) -> Verdict {
     let Some(vrid) = vrrp::vrid(frame, ip, link.payload) else { return Verdict::Pass };
     let key = RouterKey { ifindex: kernel.ifindex(), vlan: link.vlan, vrid, family: FAMILY_IPV4, _pad: [0; 2] };
     let Some(index) = kernel.find_router(&key) else { return Verdict::Pass };
+    if kernel.has_hidden_vlan() {
+        return Verdict::Pass;
+    }
     let Some(router) = kernel.router(index) else { return Verdict::Pass };
     let settings = kernel.settings(router);
     match vrrp::check(frame, ip, link.payload, settings) {

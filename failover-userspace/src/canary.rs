@@ -130,24 +130,23 @@ const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_GREATER: u16 = 0x25;
 const RETURN: u16 = 0x06;
 const PACKET_TYPE: u32 = -0x1000_i32 as u32 + 4;
-const VLAN_TAG_PRESENT: u32 = -0x1000_i32 as u32 + 48;
-/// linux/if_packet.h: what is above it never came in by the interface.
-const PACKET_OTHERHOST: u32 = 3;
+/// linux/if_packet.h: what is above it is another host's, or never came in by the interface. A frame of a VLAN that has no
+/// device here counts as another host's; its tag is gone by the time that packet sockets get it (the kernel's
+/// `__netif_receive_skb_core`).
+const PACKET_MULTICAST: u32 = 2;
 
 /// The protocol of an IPv4 header behind an Ethernet header, RFC 791 3.1.
 const IS_VRRP: (u16, u32, u32) = (LOAD_BYTE, 14 + 9, vrrp::PROTOCOL as u32);
 /// The operation of an ARP packet there, RFC 826.
 const IS_ARP_REQUEST: (u16, u32, u32) = (LOAD_HALF, 14 + 6, REQUEST as u32);
 
-/// Takes what came in, has no VLAN tag (other VLANs' frames are not for the program), and has a value at an offset.
-fn filter((load, offset, value): &(u16, u32, u32)) -> [SockFilter; 8] {
+/// Takes what came in for this host, of no other VLAN (whose frames are not for the program), with a value at an offset.
+fn filter((load, offset, value): &(u16, u32, u32)) -> [SockFilter; 6] {
     [
         SockFilter::new(*load, 0, 0, *offset),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 5, *value),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 3, *value),
         SockFilter::new(LOAD_WORD, 0, 0, PACKET_TYPE),
-        SockFilter::new(JUMP_IF_GREATER, 3, 0, PACKET_OTHERHOST),
-        SockFilter::new(LOAD_WORD, 0, 0, VLAN_TAG_PRESENT),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0),
+        SockFilter::new(JUMP_IF_GREATER, 1, 0, PACKET_MULTICAST),
         SockFilter::new(RETURN, 0, 0, LEN as u32),
         SockFilter::new(RETURN, 0, 0, 0),
     ]

@@ -26,7 +26,7 @@ use crate::addresses::Addresses;
 use crate::clock::{self, Timer};
 use crate::config::{self, Config, Problem};
 use crate::dataplane::link::Sight;
-use crate::dataplane::{DataPlane, Entries, Entry, Found, Started, pins};
+use crate::dataplane::{self, DataPlane, Entries, Entry, Found, Started, pins};
 use crate::fence::{Fences, Report};
 use crate::flows::{self, Flows, leaving};
 use crate::host::{Host, News};
@@ -61,6 +61,7 @@ pub fn run(file: &Path, config: Config) -> Result<()> {
     if threads.is_err() && !adopted {
         // Else the watching thread would pin them again.
         fences.close();
+        dataplane::put_offloads_back(&pin_path);
         let _ = pins::remove_all(&pin_path);
     }
     let mut threads = threads?;

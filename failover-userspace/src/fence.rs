@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use crate::canary::{Canary, Taken};
 use crate::clock;
 use crate::config::Config;
-use crate::dataplane::link::{Link, Sight};
+use crate::dataplane::link::{Hook, Link, Sight};
 use crate::plan::Plan;
 use crate::realtime;
 
@@ -117,15 +117,12 @@ impl Fences {
         Ok(())
     }
 
-    /// Takes the program off that interface, to put it there in another way.
-    ///
-    /// # Errors
-    /// Those of bpf(2).
-    pub fn detach(&self, interface: usize) -> io::Result<()> {
-        let fence = &self.all[interface];
-        let link = lock(&fence.link).take();
-        fence.seen_ns.store(0, Ordering::SeqCst);
-        link.map_or(Ok(()), |link| link.detach())
+    /// What the program on that interface of the plan is, for people.
+    pub fn program(&self, interface: usize) -> &'static str {
+        match lock(&self.all[interface].link).as_ref().map(Link::hook) {
+            Some(Hook::Tcx | Hook::Filter) => "tc program",
+            Some(Hook::Xdp) | None => "XDP program",
+        }
     }
 
     /// Closes all links: without their pins the program is detached by that.

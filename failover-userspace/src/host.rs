@@ -40,6 +40,8 @@ use crate::unfit::Unfit;
 
 /// Between two attempts to attach the program again.
 const MEND_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks whether VLAN tags are still left in frames.
+const TAGS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Changes of links and addresses, as netlink tells them.
 type Events =
@@ -166,6 +168,7 @@ impl Host {
     pub async fn run(mut self, mut wishes: UnboundedReceiver<Wish>) -> Result<()> {
         let mut events = self.watch()?;
         self.refresh().await;
+        let mut next_tags = Instant::now() + TAGS_PERIOD;
         loop {
             let next_round = self.services.iter().filter_map(|service| service.next_round).min();
             let next_mend = self.interfaces.iter().filter_map(|port| port.mend_at).min();
@@ -188,6 +191,10 @@ impl Host {
                 Some(router) = self.leaving.next() => self.left(router),
                 () = sleep_until(next_round) => self.announce_due(),
                 () = sleep_until(next_mend) => self.mend_programs_due(),
+                () = sleep_until(Some(next_tags)) => {
+                    self.data_plane.keep_tags_in_frames();
+                    next_tags = Instant::now() + TAGS_PERIOD;
+                }
                 () = tokio::time::sleep_until(self.refused.next_look()) => {
                     self.refused.look();
                     self.mend_pins();
@@ -393,16 +400,18 @@ impl Host {
     async fn hear_of_program(&mut self, report: Report) {
         match report {
             Report::PinnedAgain(interface) => {
+                let program = self.data_plane.program(interface);
                 tracing::warn!(
                     interface = %self.interfaces[interface].name,
-                    "somebody unpinned the XDP program's link: pinned it again"
+                    "somebody unpinned the {program}'s link: pinned it again"
                 );
                 self.mend_pins();
             }
             Report::Sight(interface, Sight::Attached) => {
+                let program = self.data_plane.program(interface);
                 let port = &mut self.interfaces[interface];
                 (port.mend_at, port.mend_error) = (None, None);
-                tracing::info!(interface = %port.name, "the XDP program is in its place again");
+                tracing::info!(interface = %port.name, "the {program} is in its place again");
             }
             Report::Sight(interface, sight) => {
                 if matches!(sight, Sight::Detached) && interfaces::name_of(self.interfaces[interface].index).is_none() {
@@ -410,7 +419,7 @@ impl Host {
                     self.refresh().await;
                     return;
                 }
-                tell_missing(&self.interfaces[interface].name, sight);
+                tell_missing(&self.interfaces[interface].name, self.data_plane.program(interface), sight);
                 match sight {
                     Sight::Detached | Sight::Replaced { .. } => self.mend_program(interface),
                     Sight::Idle => self.try_generic(interface),
@@ -442,9 +451,10 @@ impl Host {
                 port.mend_at = Some(Instant::now() + MEND_PAUSE);
                 let error = format!("{error:#}");
                 if port.mend_error.as_ref() != Some(&error) {
+                    let program = self.data_plane.program(interface);
                     tracing::error!(
                         interface = %name, error,
-                        "the XDP program could not be attached again: this node holds no address there until it is; \
+                        "the {program} could not be attached again: this node holds no address there until it is; \
                          trying again every second"
                     );
                     port.mend_error = Some(error);
@@ -653,29 +663,29 @@ impl Port {
 }
 
 /// One line, whatever follows.
-fn tell_missing(interface: &str, sight: Sight) {
+fn tell_missing(interface: &str, program: &str, sight: Sight) {
     match sight {
         Sight::Attached => {}
         Sight::Detached => {
-            tracing::warn!(interface, "somebody detached the XDP program from the interface: attaching it again");
+            tracing::warn!(interface, "somebody detached the {program} from the interface: attaching it again");
         }
         Sight::Replaced { program_id } => tracing::warn!(
             interface,
             program_id,
-            "somebody put another XDP program in the place of ours: putting ours back"
+            "somebody put another program in the place of ours: putting ours back"
         ),
         Sight::Idle => tracing::error!(
             interface,
-            "the XDP program is attached, and frames get past it that it always takes: it does not run there"
+            "the {program} is attached, and frames get past it that it always takes: it does not run there"
         ),
         Sight::Unpinned => tracing::error!(
             interface,
-            "somebody unpinned the XDP program's link, and it cannot be pinned again: with this controller its fence \
+            "somebody unpinned the {program}'s link, and it cannot be pinned again: with this controller its fence \
              would go, so this node holds no address there; trying again"
         ),
         Sight::Covered => tracing::error!(
             interface,
-            "something is mounted over the XDP program's pin: nobody would find it there, so this node holds no address \
+            "something is mounted over the {program}'s pin: nobody would find it there, so this node holds no address \
              on the interface until that is unmounted"
         ),
     }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod controller;
 pub mod dataplane;
 pub mod election;
+pub mod ethtool;
 mod fence;
 pub mod flows;
 #[cfg(feature = "command")]
@@ -21,6 +22,7 @@ mod host;
 pub mod interface;
 #[cfg(feature = "command")]
 mod interfaces;
+mod netdev;
 pub mod packet;
 mod plan;
 mod readable;

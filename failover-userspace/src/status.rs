@@ -167,10 +167,14 @@ impl Status {
         writeln!(out, "node {}, controller {controller}", unpadded(&self.snapshot.meta.node_name))?;
         for (index, interface) in &self.snapshot.interfaces {
             let (name, mode) = (unpadded(&interface.name), mode_name(interface.xdp_mode));
+            let program = match interface.xdp_mode {
+                XdpMode::Native => "XDP program",
+                XdpMode::Generic => "tc program",
+            };
             if self.bare.contains(index) {
-                writeln!(out, "interface {name}: the XDP program is NOT attached, nothing is heard or fenced there")?;
+                writeln!(out, "interface {name}: the {program} is NOT attached, nothing is heard or fenced there")?;
             } else {
-                writeln!(out, "interface {name}: XDP program {} in {mode} mode", interface.program_id)?;
+                writeln!(out, "interface {name}: {program} {} in {mode} mode", interface.program_id)?;
             }
         }
         let header = [

@@ -18,7 +18,7 @@ pub enum Outcome {
     Unloaded(usize),
 }
 
-/// Takes the addresses off, detaches the program and removes the pins.
+/// Takes the addresses off, puts back what was switched off, detaches the program and removes the pins.
 ///
 /// # Errors
 /// When a controller is running, something could not be removed, or, without `force`, it can't be
@@ -45,6 +45,7 @@ pub async fn unload(pin_path: &Path, force: bool) -> Result<Outcome> {
             ));
         }
     };
+    dataplane::put_offloads_back(pin_path);
     pins::remove_all(pin_path)?;
     Ok(Outcome::Unloaded(removed))
 }
@@ -55,8 +56,11 @@ async fn remove_addresses(pin_path: &Path, snapshot: &Snapshot, force: bool) -> 
     let known = interfaces::list(&netlink).await?;
     for (index, there) in &snapshot.interfaces {
         let name = dataplane::unpadded(&there.name);
-        let program = pins::link_program(pin_path, &name)?;
-        let is_here = known.values().any(|here| here.index == *index && here.xdp_program == program);
+        let interface = known.values().find(|here| here.index == *index);
+        let is_here = match (interface, pins::pinned(pin_path, &name)?) {
+            (Some(here), Some(pinned)) => pinned.is_on(here)?,
+            (here, _) => here.is_some_and(|here| here.xdp_program.is_none()),
+        };
         if !is_here && !force {
             bail!(
                 "interface {name} (index {index}) is not here with our program on it: use the network namespace that the \

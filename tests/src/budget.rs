@@ -7,10 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::maps::Map;
 use aya::programs::{Program, ProgramInfo};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
@@ -18,7 +21,10 @@ use aya_obj::generated::{
     BPF_ADD, BPF_ALU, BPF_ALU64, BPF_K, BPF_LD, BPF_LDX, BPF_MOV, BPF_ST, BPF_STX, BPF_X, bpf_insn,
 };
 use failover_common::abi::{FLOWS, HANDSHAKES};
+use failover_userspace::dataplane::bound;
 use serde::{Deserialize, Serialize};
+
+use crate::netns::Netns;
 
 /// Writes the record anew.
 pub const UPDATE: &str = "FAILOVER_UPDATE_BUDGET=1 cargo xtask test verifier_budget";
@@ -78,11 +84,13 @@ impl Costs {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(FLOWS, 1024).map_max_entries(HANDSHAKES, 1024);
         let mut ebpf = loader.load(&bytes).context("loading the maps")?;
-        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_string()).collect();
+        let names = ebpf.programs().map(|(name, _)| name);
+        let names: Vec<String> = names.chain([bound::PROGRAM]).map(ToString::to_string).collect();
         let mut programs = BTreeMap::new();
         for name in names {
             let stack_bytes = *stacks.get(&name).with_context(|| format!("{name} is no function of the object"))?;
-            let cost = load(&mut ebpf, &name, stack_bytes).with_context(|| format!("loading the program {name}"))?;
+            let measured = if name == bound::PROGRAM { load_bound(&ebpf, &bytes) } else { load(&mut ebpf, &name) };
+            let cost = Cost { stack_bytes, ..measured.with_context(|| format!("loading the program {name}"))? };
             programs.insert(name, cost);
         }
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -162,13 +170,39 @@ fn record() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/verifier.toml")
 }
 
-fn load(ebpf: &mut Ebpf, name: &str, stack_bytes: u64) -> Result<Cost> {
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<Cost> {
     let started = Instant::now();
     let info: ProgramInfo = match ebpf.program_mut(name).context("it is gone")? {
         Program::Xdp(program) => program.load().and_then(|()| program.info())?,
+        Program::SchedClassifier(program) => program.load().and_then(|()| program.info())?,
         Program::SockOps(program) => program.load().and_then(|()| program.info())?,
         other => bail!("it is of type {:?}, which the controller does not load", other.prog_type()),
     };
+    cost(&info, started)
+}
+
+/// The one that is bound to an interface needs one whose driver has XDP.
+fn load_bound(ebpf: &Ebpf, object: &[u8]) -> Result<Cost> {
+    let netns = Netns::new(&format!("budget-{}", process::id()))?;
+    netns.ip(&["link", "add", "eth0", "index", "9", "type", "veth", "peer", "name", "eth1"])?;
+    let maps: Vec<_> = ebpf.maps().filter_map(|(name, map)| Some((name, descriptor(map)?))).collect();
+    let pin = PathBuf::from(format!("/sys/fs/bpf/{}", netns.name()));
+    netns.enter(|| {
+        let started = Instant::now();
+        let program = bound::load(object, &maps, 9, &pin)?;
+        cost(&program.info()?, started)
+    })
+}
+
+fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
+    let (Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data)) = map else {
+        return None;
+    };
+    Some(data.fd().as_fd())
+}
+
+/// All but the stack, which the kernel does not tell.
+fn cost(info: &ProgramInfo, started: Instant) -> Result<Cost> {
     let load_us = started.elapsed().as_micros() as u64;
     let processed = info.verified_instruction_count().context("the kernel counts no instructions: it needs 5.16")?;
     let translated = info.size_translated().context("the kernel hides the translated program")?;
@@ -176,7 +210,7 @@ fn load(ebpf: &mut Ebpf, name: &str, stack_bytes: u64) -> Result<Cost> {
         processed_instructions: processed.into(),
         translated_instructions: u64::from(translated) / size_of::<bpf_insn>() as u64,
         jitted_bytes: info.size_jitted().into(),
-        stack_bytes,
+        stack_bytes: 0,
         load_us,
     })
 }
@@ -185,7 +219,7 @@ fn load(ebpf: &mut Ebpf, name: &str, stack_bytes: u64) -> Result<Cost> {
 fn stacks(object: &[u8]) -> Result<BTreeMap<String, u64>> {
     let object = Object::parse(object).context("reading the object")?;
     let depths = || object.functions.values().map(|function| (&function.name, stack_bytes(&function.instructions)));
-    let is_program = |name: &str| object.programs.contains_key(name);
+    let is_program = |name: &str| object.programs.contains_key(name) || name == bound::PROGRAM;
     let library = depths().filter(|(name, _)| !is_program(name)).map(|(_, bytes)| bytes).max().unwrap_or(0);
     let programs = depths().filter(|(name, _)| is_program(name));
     let stacks: BTreeMap<_, _> = programs.map(|(name, bytes)| (name.clone(), bytes + library)).collect();

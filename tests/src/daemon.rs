@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use failover_userspace::dataplane::bound;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// A controller that is not started, with its configuration in `directory`. The section
-    /// `[data_plane]` is added here; `data_plane` are further lines of it.
+    /// `[data_plane]` is added here, with the fastest mode that veths have; `data_plane` are further lines of it.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -36,8 +37,10 @@ impl Daemon {
         let name = netns.name();
         let pin_path = PathBuf::from("/sys/fs/bpf").join(name);
         let config = directory.join(format!("{name}.toml"));
+        // Before Linux 6.8 a veth's VLAN tags are hidden from native programs, which is refused.
+        let mode = if bound::is_known() { "native" } else { "generic" };
         let text = format!(
-            "[node]\nname = \"{name}\"\n\n[data_plane]\npin_path = \"{}\"\nxdp_mode = \"native\"\n{data_plane}\n{routers}",
+            "[node]\nname = \"{name}\"\n\n[data_plane]\npin_path = \"{}\"\nxdp_mode = \"{mode}\"\n{data_plane}\n{routers}",
             pin_path.display()
         );
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;

@@ -12,6 +12,8 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use aya_obj::generated::bpf_prog_type;
 use serde::Serialize;
 
+use failover_userspace::dataplane::bound;
+
 use crate::answers;
 use crate::arp_probe::{ArpProbe, answers_of};
 use crate::daemon::Daemon;
@@ -91,13 +93,28 @@ pub fn load(built: &Built, load: Load) -> Outcome {
     })
 }
 
+/// One of the two modes, and what its checks are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Mode {
+    /// As in a configuration.
+    xdp_mode: &'static str,
+    load: &'static str,
+    takeover: &'static str,
+}
+
+/// The native one, or before Linux 6.8, where a veth has none that tells VLANs apart, the generic one.
+pub const NATIVE: Mode = Mode { xdp_mode: "native", load: LOADS[0].name, takeover: "takeover" };
+/// The generic one.
+pub const GENERIC: Mode = Mode { xdp_mode: "generic", load: "generic", takeover: "generic takeover" };
+
 /// Two nodes: the first is killed (-9), the second takes over, and the first never answers again.
 /// Two outcomes: the load of one virtual router, and the takeover.
-pub fn takeover(built: &Built) -> Vec<Outcome> {
+pub fn takeover(built: &Built, mode: Mode) -> Vec<Outcome> {
     let mut nodes = None;
-    let loaded = outcome(LOADS[0].name, |said, programs| {
+    let loaded = outcome(mode.load, |said, programs| {
         let lab = Lab::new(built)?;
         let mut a = lab.daemon("edge-a", 150, ADVERT_INTERVAL, "")?;
+        choose(&a, mode)?;
         let before = ids()?;
         start(&mut a, said)?;
         *programs = loaded_since(&before)?;
@@ -107,17 +124,24 @@ pub fn takeover(built: &Built) -> Vec<Outcome> {
         Ok(())
     });
     let Some((a, lab)) = nodes else { return vec![loaded] };
-    let taken = outcome("takeover", |said, _| {
-        let milliseconds = take_over(&lab, a)?;
+    let taken = outcome(mode.takeover, |said, _| {
+        let milliseconds = take_over(&lab, a, mode)?;
         said.push(format!("answered by the other node {milliseconds} ms after kill -9"));
         Ok(())
     });
     vec![loaded, taken]
 }
 
-fn take_over(lab: &Lab, mut a: Daemon) -> Result<u128> {
+/// A veth's default is the fastest mode that it has, which may be generic already.
+fn choose(node: &Daemon, mode: Mode) -> Result<()> {
+    let is_generic = mode.xdp_mode == GENERIC.xdp_mode;
+    if is_generic && bound::is_known() { node.edit_config("\"native\"", "\"generic\"") } else { Ok(()) }
+}
+
+fn take_over(lab: &Lab, mut a: Daemon, mode: Mode) -> Result<u128> {
     let (mac_a, mac_b) = (lab.mac("edge-a")?, lab.mac("edge-b")?);
     let mut b = lab.daemon("edge-b", 100, ADVERT_INTERVAL, "")?;
+    choose(&b, mode)?;
     start(&mut b, &mut Vec::new())?;
     let arp = lab.arp_probe()?;
     owned_by(&arp, mac_a).context("edge-a does not answer")?;
@@ -234,7 +258,11 @@ fn ids() -> Result<BTreeSet<u32>> {
 fn loaded_since(before: &BTreeSet<u32>) -> Result<Vec<Loaded>> {
     let infos: Vec<ProgramInfo> = loaded_programs().collect::<Result<_, _>>()?;
     let is_ours = |info: &&ProgramInfo| {
-        let kinds = [bpf_prog_type::BPF_PROG_TYPE_XDP, bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS];
+        let kinds = [
+            bpf_prog_type::BPF_PROG_TYPE_XDP,
+            bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
+            bpf_prog_type::BPF_PROG_TYPE_SOCK_OPS,
+        ];
         !before.contains(&info.id()) && kinds.contains(&info.program_type())
     };
     let loaded = |info: &ProgramInfo| Loaded {

@@ -29,6 +29,7 @@ pub mod netns;
 pub mod node;
 pub mod requirements;
 pub mod stage;
+pub mod tagged;
 pub mod tape;
 pub mod testrun;
 pub mod udp;

@@ -1,6 +1,5 @@
 //! [`MapState`]s in the loaded program's maps.
 
-use failover_common::abi::XdpMode;
 use failover_sim::map_state::{MapState, router_key, vip_keys};
 
 use crate::testrun::TestRun;
@@ -15,7 +14,6 @@ impl TestRun {
         for (key, vip) in vip_keys().iter().zip(&state.vips) {
             self.set_vip(key, vip);
         }
-        self.set_mode(if state.is_generic { XdpMode::Generic } else { XdpMode::Native });
         self.flows.set_flows(&state.flows);
         self.flows.set_handshakes(&state.handshakes);
         self.flows.set_count(state.count);
@@ -33,7 +31,7 @@ impl TestRun {
             count: self.flows.count(),
             // One CPU's, if any.
             budget: budgets.into_iter().find(|budget| *budget != before.budget).unwrap_or(before.budget),
-            is_generic: before.is_generic,
+            is_socket_buffer: before.is_socket_buffer,
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Built {
     pub xdp_object: PathBuf,
     /// The object for the far ends of veth pairs.
     pub pass_object: PathBuf,
+    /// The object for stations of another VLAN.
+    pub tag_object: PathBuf,
     /// The object with the bench's programs.
     pub bench_frame_object: PathBuf,
     /// The object of the bench's client.
@@ -37,6 +39,7 @@ impl Built {
             failover: path("FAILOVER_BIN")?,
             xdp_object: path("FAILOVER_XDP_OBJECT")?,
             pass_object: path("FAILOVER_LAB_PASS_OBJECT")?,
+            tag_object: path("FAILOVER_LAB_TAG_OBJECT")?,
             bench_frame_object: path("FAILOVER_BENCH_FRAME_OBJECT")?,
             flood_object: path("FAILOVER_BENCH_FLOOD_OBJECT")?,
         })

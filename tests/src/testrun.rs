@@ -1,4 +1,4 @@
-//! The loaded XDP program as a function: one frame in; the verdict, the whole frame out, what was counted and what was
+//! The loaded program, at either hook, as a function: one frame in; the verdict, the whole frame out, what was counted and what was
 //! told to the controller come back (BPF_PROG_TEST_RUN).
 //!
 //! Every [`TestRun`] is a copy of its own: its own program, its own maps, nothing attached, nothing pinned, gone when
@@ -9,11 +9,11 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use aya::maps::{Map, MapData, MapInfo, PerCpuArray, RingBuf};
-use aya::programs::{TestRun as _, Xdp};
+use aya::programs::{Program, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 use failover_common::abi::{
-    COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, INTERFACES, Interface, Lease,
-    ROUTER_INDEX, RouterKey, Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter, XdpMode,
+    COUNTER_NAMES, COUNTERS, Counters, EVENTS, Event, FAMILY_IPV4, FLOWS, HANDSHAKES, Lease, ROUTER_INDEX, RouterKey,
+    Settings, VIPS, VIRTUAL_ROUTERS, Vip, VipKey, VirtualRouter,
 };
 use failover_common::address::Address;
 use failover_common::lease::is_live;
@@ -23,26 +23,41 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::flow_maps::FlowMaps;
 
-/// The program's name in the object.
-const PROGRAM: &str = "failover";
+/// At which hook the program is tried, by its name in the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// `failover`, in native mode.
+    Xdp,
+    /// `failover_tc`, in generic mode.
+    Tc,
+}
+
 /// More than the program may return of a frame: a frame that grew is seen, not cut.
 const GROWTH: usize = 64;
 
 type Routers = RawArray<{ size_of::<VirtualRouter>() }>;
 type Vips = RawHash<{ size_of::<VipKey>() }, { size_of::<Vip>() }>;
 type Index = RawHash<{ size_of::<RouterKey>() }, 4>;
-type Interfaces = RawHash<4, { size_of::<Interface>() }>;
 type PerCpuCounters = PerCpuArray<MapData, Raw<{ size_of::<Counters>() }>>;
 
 /// What the program said about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// XDP_PASS: on to the kernel.
+    /// XDP_PASS, TC_ACT_UNSPEC: on to the kernel.
     Pass,
-    /// XDP_DROP: gone.
+    /// XDP_DROP, TC_ACT_SHOT: gone.
     Drop,
-    /// XDP_TX: back out.
+    /// XDP_TX, TC_ACT_REDIRECT: back out.
     Transmit,
+}
+
+impl Hook {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "failover",
+            Self::Tc => "failover_tc",
+        }
+    }
 }
 
 impl Verdict {
@@ -50,12 +65,12 @@ impl Verdict {
     ///
     /// # Errors
     /// The value, when it is another one.
-    pub fn of(returned: u32) -> Result<Self, u32> {
-        match returned {
-            1 => Ok(Self::Drop),
-            2 => Ok(Self::Pass),
-            3 => Ok(Self::Transmit),
-            other => Err(other),
+    pub fn of(hook: Hook, returned: u32) -> Result<Self, u32> {
+        match (hook, returned) {
+            (Hook::Xdp, 1) | (Hook::Tc, 2) => Ok(Self::Drop),
+            (Hook::Xdp, 2) | (Hook::Tc, u32::MAX) => Ok(Self::Pass),
+            (Hook::Xdp, 3) | (Hook::Tc, 7) => Ok(Self::Transmit),
+            (_, other) => Err(other),
         }
     }
 }
@@ -85,10 +100,10 @@ impl Outcome {
 /// One loaded copy of the program and its maps.
 pub struct TestRun {
     ebpf: Ebpf,
+    hook: Hook,
     routers: Routers,
     vips: Vips,
     index: Index,
-    interfaces: Interfaces,
     counters: PerCpuCounters,
     events: RingBuf<MapData>,
     /// What is remembered of TCP connections.
@@ -103,6 +118,14 @@ impl TestRun {
     /// # Panics
     /// When it must be possible (`FAILOVER_REQUIRE`), or the kernel refuses the program.
     pub fn load(options: Options) -> Option<Self> {
+        Self::load_for(Hook::Xdp, options)
+    }
+
+    /// The same of the program for another hook.
+    ///
+    /// # Panics
+    /// As [`Self::load`].
+    pub fn load_for(hook: Hook, options: Options) -> Option<Self> {
         let object = match find_object() {
             Ok(path) => path,
             Err(reason) => {
@@ -122,25 +145,28 @@ impl TestRun {
             loader.load_file(&object).unwrap_or_else(|error| panic!("loading {}: {error}", object.display()));
         let infos = MAP_NAMES.into_iter().map(|name| (name, info(&ebpf, name))).collect();
         let mut take = |name| ebpf.take_map(name).unwrap_or_else(|| panic!("the object has no {name}"));
-        let (Map::Array(routers), Map::HashMap(vips), Map::HashMap(index), Map::HashMap(interfaces)) =
-            (take(VIRTUAL_ROUTERS), take(VIPS), take(ROUTER_INDEX), take(INTERFACES))
+        let (Map::Array(routers), Map::HashMap(vips), Map::HashMap(index)) =
+            (take(VIRTUAL_ROUTERS), take(VIPS), take(ROUTER_INDEX))
         else {
             panic!("a map is of another type");
         };
         let counters = take(COUNTERS).try_into().expect("COUNTERS is per CPU");
         let events = take(EVENTS).try_into().expect("EVENTS is a ring");
         let flows = FlowMaps::take(&mut take);
-        let program: &mut Xdp =
-            ebpf.program_mut(PROGRAM).expect("the program").try_into().expect("the program is of type XDP");
-        if let Err(error) = program.load() {
+        let loaded = match ebpf.program_mut(hook.program()).expect("the program") {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            other => panic!("a program of type {:?}", other.prog_type()),
+        };
+        if let Err(error) = loaded {
             panic!("the kernel refused the program: {error:?}");
         }
         Some(Self {
             ebpf,
+            hook,
             routers: array(routers).expect("VIRTUAL_ROUTERS has this layout"),
             vips: hash(vips).expect("VIPS has this layout"),
             index: hash(index).expect("ROUTER_INDEX has this layout"),
-            interfaces: hash(interfaces).expect("INTERFACES has this layout"),
             counters,
             events,
             flows,
@@ -171,12 +197,6 @@ impl TestRun {
     /// Makes a virtual address's entry this one.
     pub fn set_vip(&mut self, key: &VipKey, vip: &Vip) {
         self.vips.insert(Raw::of(key), Raw::of(vip), 0).expect("VIPS takes an entry");
-    }
-
-    /// Says how the program is attached to the loopback interface.
-    pub fn set_mode(&mut self, xdp_mode: XdpMode) {
-        let interface = Interface { name: [0; 16], xdp_mode, program_id: 0 };
-        self.interfaces.insert(Raw::of(&LOOPBACK), Raw::of(&interface), 0).expect("INTERFACES takes an entry");
     }
 
     /// Changes a virtual router's entry.
@@ -235,29 +255,39 @@ impl TestRun {
 
     /// Runs the program and looks at nothing else: events stay in the ring.
     pub fn run(&self, ifindex: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let program = self.program();
         let mut out = vec![0; frame.len() + GROWTH];
-        let context = context(ifindex, frame.len());
+        let context = match self.hook {
+            Hook::Xdp => context(ifindex, frame.len()),
+            Hook::Tc => socket_buffer(ifindex),
+        };
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             ..TestRunOptions::new()
         };
-        let result = program
-            .test_run(options)
-            .unwrap_or_else(|error| panic!("the kernel cannot run {} bytes: {error:?}", frame.len()));
+        let result = match self.program() {
+            Program::Xdp(program) => program.test_run(options),
+            Program::SchedClassifier(program) => program.test_run(options),
+            other => panic!("a program of type {:?}", other.prog_type()),
+        };
+        let result = result.unwrap_or_else(|error| panic!("the kernel cannot run {} bytes: {error:?}", frame.len()));
         out.truncate(result.data_size_out as usize);
-        let verdict = Verdict::of(result.return_value).unwrap_or_else(|other| {
-            panic!("the program returned {other}, which is neither PASS, DROP nor TX: {frame:02x?}")
-        });
+        let verdict = Verdict::of(self.hook, result.return_value)
+            .unwrap_or_else(|other| panic!("the program returned {other}, which is no verdict of it: {frame:02x?}"));
         (verdict, out)
     }
 
-    /// The program.
-    pub fn program(&self) -> &Xdp {
-        let program = self.ebpf.program(PROGRAM).expect("the program");
-        program.try_into().expect("the program is of type XDP")
+    fn program(&self) -> &Program {
+        self.ebpf.program(self.hook.program()).expect("the program")
+    }
+
+    /// The XDP program.
+    ///
+    /// # Panics
+    /// When the other one was loaded.
+    pub fn xdp(&self) -> &Xdp {
+        self.program().try_into().expect("the program is of type XDP")
     }
 
     /// Takes everything out of the ring.
@@ -300,6 +330,11 @@ pub fn now_ns() -> u64 {
 /// interface from this namespace; its first receive queue is always there.
 pub(crate) fn context(ifindex: u32, len: usize) -> Vec<u8> {
     [0, len as u32, 0, ifindex, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// `struct __sk_buff`, as far as to the interface: the rest is zero, as it may be.
+fn socket_buffer(ifindex: u32) -> Vec<u8> {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ifindex].iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
 }
 
 fn find_object() -> Result<PathBuf, String> {

@@ -165,7 +165,8 @@ fn the_node_and_its_interfaces_are_readable() {
 
     let mut map = hash::<4, { size_of::<Interface>() }>(open(&node, INTERFACES)).expect("INTERFACES has this layout");
     for (xdp_mode, shown) in [(XdpMode::Native, "Native"), (XdpMode::Generic, "Generic")] {
-        let interface = Interface { name: *b"eth0\0\0\0\0\0\0\0\0\0\0\0\0", xdp_mode, program_id: 42 };
+        let name = *b"eth0\0\0\0\0\0\0\0\0\0\0\0\0";
+        let interface = Interface { name, xdp_mode, program_id: 42, offload_switched_off: 0 };
         map.insert(Raw::of(&2_u32), Raw::of(&interface), 0).expect("INTERFACES takes an entry");
         let dump = bpftool(&node, "dump", INTERFACES);
         let entry = formatted(&dump, 0);

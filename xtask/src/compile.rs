@@ -35,7 +35,13 @@ pub fn build(paths: &Paths, packages: &Packages, profile: Profile) -> Result<()>
 pub fn all(paths: &Paths, packages: &Packages, profile: Profile, host: Host) -> Result<()> {
     let compiler = BpfRustc::find_or_install(packages)?;
     exec::run(&mut ebpf_build(paths, &compiler, packages)?, "building the eBPF objects")?;
-    let objects = [paths.xdp_object(), paths.lab_pass_object(), paths.bench_frame_object(), paths.bench_flood_object()];
+    let objects = [
+        paths.xdp_object(),
+        paths.lab_pass_object(),
+        paths.lab_tag_object(),
+        paths.bench_frame_object(),
+        paths.bench_flood_object(),
+    ];
     for object in objects {
         if !object.exists() {
             bail!("the eBPF build succeeded, and {} is not there", object.display());

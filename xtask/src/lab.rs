@@ -54,6 +54,7 @@ pub fn name_artifacts<'a>(paths: &Paths, command: &'a mut Command) -> &'a mut Co
         .env("FAILOVER_BIN", paths.failover(Profile::Release))
         .env("FAILOVER_XDP_OBJECT", paths.xdp_object())
         .env("FAILOVER_LAB_PASS_OBJECT", paths.lab_pass_object())
+        .env("FAILOVER_LAB_TAG_OBJECT", paths.lab_tag_object())
         .env("FAILOVER_BENCH_FRAME_OBJECT", paths.bench_frame_object())
         .env("FAILOVER_BENCH_FLOOD_OBJECT", paths.bench_flood_object())
 }

@@ -60,6 +60,11 @@ impl Paths {
         self.bpf_object("lab-pass")
     }
 
+    /// The program that tags what leaves, for the lab's stations of another VLAN.
+    pub fn lab_tag_object(&self) -> PathBuf {
+        self.bpf_object("lab-tag")
+    }
+
     /// The programs that the bench puts around the XDP program.
     pub fn bench_frame_object(&self) -> PathBuf {
         self.bpf_object("bench-frame")

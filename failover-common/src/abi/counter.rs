@@ -101,8 +101,8 @@ counters! {
     TcpBadSource => tcp_bad_source,
     /// TCP segments of no flow known here, passed: IPv4 or TCP options that run past their header.
     TcpBadOptions => tcp_bad_options,
-    /// TCP segments of no flow known here, passed: on an interface in generic mode, a form that only
-    /// the kernel can answer (a checksum left to the hardware, or several segments joined).
+    /// TCP segments of no flow known here, passed: on an interface in generic mode, those with IP options, which only
+    /// the kernel can answer.
     TcpGeneric => tcp_generic,
     /// Connections of this node that are not remembered: the table of flows is full.
     FlowTableFull => flow_table_full,

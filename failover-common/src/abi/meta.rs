@@ -48,6 +48,10 @@ pub struct Interface {
     pub xdp_mode: XdpMode,
     /// The program's id, as `bpftool prog` shows it.
     pub program_id: u32,
+    /// 1: its `rx-vlan-offload` was on; failover switched it off, and switches it on again when it goes.
+    pub offload_switched_off: u32,
 }
 
-pin_layout!(Interface, size = 24, align = 4, fields = [name: [u8; 16], xdp_mode: XdpMode, program_id: u32]);
+pin_layout!(Interface, size = 28, align = 4, fields = [
+    name: [u8; 16], xdp_mode: XdpMode, program_id: u32, offload_switched_off: u32,
+]);

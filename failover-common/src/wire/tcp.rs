@@ -67,6 +67,13 @@ impl TcpHeader {
         self.flags & flags != 0
     }
 
+    /// Leaves the checksum of a bare header to whoever sends it, in Linux's way: see [`checksum_holds`].
+    #[inline(always)]
+    pub fn leave_checksum(&mut self, ends: &Ends) {
+        let tcp_len = size_of::<Self>() as u16;
+        self.checksum = U16::new(pseudo_sum(ends.source, ends.destination, tcp_len).folded());
+    }
+
     /// SEG.LEN of a segment that takes `tcp_len` bytes of its IP packet: payload, SYN and FIN (RFC 9293 3.4).
     #[inline(always)]
     pub fn segment_len(&self, tcp_len: usize) -> u32 {
@@ -98,9 +105,12 @@ pub fn checksum_holds<F: Frame + ?Sized>(
     tcp: &TcpHeader,
     tcp_len: usize,
 ) -> bool {
+    if !has_whole_checksum(ip, tcp, tcp_len) {
+        return true;
+    }
     let Some(mut sum) = frame.sum(offset, tcp_len) else { return false };
     sum.add_sum(pseudo_sum(ip.source, ip.destination, tcp_len as u16));
-    sum.folded() == 0xffff || !has_whole_checksum(ip, tcp, tcp_len)
+    sum.folded() == 0xffff
 }
 
 /// Whether the checksum is not one that is left to the hardware.

@@ -1,24 +1,28 @@
 //! The link that holds the program on an interface, kept open: what the kernel says of it, and whether the pin is there
-//! that keeps it when the controller dies.
+//! that keeps it when the controller dies. Before Linux 6.6 a tc program has no link: its pin is the program's own, and
+//! what holds it is a filter (`tc`).
 //!
 //! Deliberately absent: attaching (`dataplane`), and what follows from what was seen (`fence`).
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, statat};
 
+use super::tc;
+use crate::interface::Interface;
+
 /// Commands of bpf(2).
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const BPF_LINK_DETACH: libc::c_int = 34;
 /// `enum bpf_link_type`.
 const BPF_LINK_TYPE_XDP: u32 = 6;
+const BPF_LINK_TYPE_TCX: u32 = 11;
 
 /// What a look at a link found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,24 +44,54 @@ pub enum Sight {
     Covered,
 }
 
-/// Where a link has which program.
+/// What holds a program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A link of XDP.
+    Xdp,
+    /// A link of tc's.
+    Tcx,
+    /// A filter of tc's. The kernel does not tell where a program has one.
+    Filter,
+}
+
+/// Where which program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attachment {
+    /// By what.
+    pub hook: Hook,
     /// The program's id.
     pub program_id: u32,
-    /// The interface's index in whatever network namespace it is; 0: on none.
+    /// The interface's index in whatever network namespace it is; 0: on none, or by a filter.
     pub ifindex: u32,
 }
 
 impl Attachment {
-    /// Of a pinned link; `None`: it is no XDP link.
+    /// Of what is pinned; `None`: it is nothing that holds a program on an interface.
     ///
     /// # Errors
     /// Those of bpf(2) and of the file system.
     pub fn of(pin: &Path) -> io::Result<Option<Self>> {
-        let info = info(&open(pin)?)?;
-        let is_xdp = info.kind == BPF_LINK_TYPE_XDP;
-        Ok(is_xdp.then_some(Self { program_id: info.program_id, ifindex: info.ifindex }))
+        let fd = open(pin)?;
+        let hook = hook(&fd)?;
+        let Info { id, program_id, ifindex, .. } = info(&fd)?;
+        Ok(hook.map(|hook| match hook {
+            Hook::Xdp | Hook::Tcx => Self { hook, program_id, ifindex },
+            Hook::Filter => Self { hook, program_id: id, ifindex: 0 },
+        }))
+    }
+
+    /// Whether it is on that interface of this network namespace.
+    ///
+    /// # Errors
+    /// Those of asking the kernel.
+    pub fn is_on(&self, interface: &Interface) -> io::Result<bool> {
+        let is_there = self.ifindex == interface.index;
+        Ok(match self.hook {
+            Hook::Xdp => is_there && interface.xdp_program == Some(self.program_id),
+            Hook::Tcx => is_there && tc::programs(&interface.name)?.contains(&self.program_id),
+            Hook::Filter => tc::filter(interface.index)? == Some(self.program_id),
+        })
     }
 }
 
@@ -65,6 +99,7 @@ impl Attachment {
 #[derive(Debug)]
 pub struct Link {
     fd: OwnedFd,
+    hook: Hook,
     pin: PathBuf,
     /// The directory of the pin, which stays the same when something is mounted over it.
     directory: OwnedFd,
@@ -74,7 +109,8 @@ pub struct Link {
     program_id: u32,
 }
 
-/// The beginning of the kernel's `bpf_link_info`, as of an XDP link; it fills in what there is room for.
+/// The beginning of the kernel's `bpf_link_info`, as of a link of XDP and of tc's; it fills in what there is room for. Of a
+/// program (`bpf_prog_info`) the first two are the same.
 #[repr(C)]
 #[derive(Default)]
 struct Info {
@@ -94,12 +130,6 @@ struct PathAttributes {
     flags: u32,
 }
 
-/// `bpf_attr` of the command that detaches.
-#[repr(C)]
-struct DetachAttributes {
-    fd: u32,
-}
-
 /// `bpf_attr` of the command that asks for information.
 #[repr(C)]
 struct InfoAttributes {
@@ -115,7 +145,8 @@ impl Link {
     /// Those of bpf(2) and of the file system.
     pub fn open(pin: &Path, ifindex: u32, program_id: u32) -> io::Result<Self> {
         let (fd, directory) = (open(pin)?, open_directory(pin)?);
-        Ok(Self { fd, pin: pin.to_path_buf(), directory, place: place(CWD, pin)?, ifindex, program_id })
+        let hook = hook(&fd)?.ok_or_else(|| io::Error::other("it holds no program on an interface"))?;
+        Ok(Self { fd, hook, pin: pin.to_path_buf(), directory, place: place(CWD, pin)?, ifindex, program_id })
     }
 
     /// Looks. Waits for the kernel's lock on all links (RTNL): not on the election thread.
@@ -123,12 +154,17 @@ impl Link {
     /// # Errors
     /// Those of bpf(2).
     pub fn look(&self) -> io::Result<Sight> {
-        let info = info(&self.fd)?;
-        if info.ifindex != self.ifindex {
-            return Ok(Sight::Detached);
-        }
-        if info.program_id != self.program_id {
-            return Ok(Sight::Replaced { program_id: info.program_id });
+        let program_id = match self.hook {
+            Hook::Xdp | Hook::Tcx => {
+                let info = info(&self.fd)?;
+                (info.ifindex == self.ifindex).then_some(info.program_id)
+            }
+            Hook::Filter => tc::filter(self.ifindex)?,
+        };
+        match program_id {
+            None => return Ok(Sight::Detached),
+            Some(program_id) if program_id != self.program_id => return Ok(Sight::Replaced { program_id }),
+            Some(_) => {}
         }
         if place(CWD, &self.pin).is_ok_and(|place| place == self.place) {
             return Ok(Sight::Attached);
@@ -143,12 +179,9 @@ impl Link {
         self.ifindex
     }
 
-    /// Takes the program off the interface, now: a link that is closed may take its time.
-    ///
-    /// # Errors
-    /// Those of bpf(2).
-    pub fn detach(&self) -> io::Result<()> {
-        bpf(BPF_LINK_DETACH, &DetachAttributes { fd: self.fd.as_raw_fd() as u32 }).map(drop)
+    /// What it is that holds the program.
+    pub fn hook(&self) -> Hook {
+        self.hook
     }
 
     /// Pins it again where it was.
@@ -161,9 +194,7 @@ impl Link {
         }
         // Whatever has the name now is not this link.
         let _ = fs::remove_file(&self.pin);
-        let path = CString::new(self.pin.as_os_str().as_bytes())?;
-        let attributes = PathAttributes { path: path.as_ptr() as u64, fd: self.fd.as_raw_fd() as u32, flags: 0 };
-        bpf(BPF_OBJ_PIN, &attributes)?;
+        pin(&self.fd, &self.pin)?;
         self.directory = open_directory(&self.pin)?;
         self.place = place(CWD, &self.pin)?;
         Ok(())
@@ -178,6 +209,30 @@ fn open(pin: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Pins a link, or a program.
+///
+/// # Errors
+/// Those of bpf(2).
+pub(super) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let fd = object.as_fd().as_raw_fd() as u32;
+    bpf(BPF_OBJ_PIN, &PathAttributes { path: path.as_ptr() as u64, fd, flags: 0 }).map(drop)
+}
+
+/// What a pinned thing holds a program by. Links and programs are numbered and described alike, but have different files.
+fn hook(fd: &OwnedFd) -> io::Result<Option<Hook>> {
+    let file = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    Ok(match file.to_str() {
+        Some("anon_inode:bpf-prog") => Some(Hook::Filter),
+        Some("anon_inode:bpf-link") => match info(fd)?.kind {
+            BPF_LINK_TYPE_XDP => Some(Hook::Xdp),
+            BPF_LINK_TYPE_TCX => Some(Hook::Tcx),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 fn info(link: &OwnedFd) -> io::Result<Info> {
     let mut info = Info::default();
     let (fd, len) = (link.as_raw_fd() as u32, size_of::<Info>() as u32);
@@ -190,7 +245,7 @@ fn open_directory(pin: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn place(directory: impl rustix::fd::AsFd, path: &Path) -> io::Result<(u64, u64)> {
+fn place(directory: impl AsFd, path: &Path) -> io::Result<(u64, u64)> {
     let stat = statat(directory, path, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok((stat.st_dev, stat.st_ino))
 }

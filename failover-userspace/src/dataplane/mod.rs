@@ -4,15 +4,20 @@
 //! Deliberately absent: when to claim or to release. That is the election's; this module only
 //! keeps the lease that an adopted router still holds.
 
+mod attach;
+pub mod bound;
 mod entries;
 pub mod link;
 pub mod maps;
 pub mod pins;
 mod refusal;
 mod sockets;
+mod tags;
+pub mod tc;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +25,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::Xdp;
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::{XdpLink, XdpMode as AttachMode};
 use aya::{Ebpf, EbpfLoader};
 use failover_common::abi::{
     ABI_VERSION, AUTHENTICATION_NONE, AUTHENTICATION_SIMPLE, EVENTS, FAMILY_IPV4, FLOWS, HANDSHAKE_COUNT, HANDSHAKES,
@@ -37,20 +40,29 @@ use crate::interface::Interface;
 use crate::plan::Plan;
 use crate::startup::Refusal;
 pub use entries::{Entries, Entry};
-use link::{Link, Sight};
+use link::Hook;
 use maps::{Raw, Snapshot};
 pub use sockets::FlowEvents;
+pub use tags::put_offloads_back;
 
 /// The compiled program; empty when this binary was built without it.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/failover-xdp"));
-/// Its name in the object.
-const PROGRAM: &str = "failover";
+/// The XDP program's name in the object.
+const XDP: &str = "failover";
+/// Below `pin_path`, for a moment: how [`bound`] hands a program over.
+const HANDOVER: &str = "handover";
 
 /// The loaded program. Dropping it leaves everything pinned and attached: that is the fence.
 pub struct DataPlane {
     pin_path: PathBuf,
     xdp_mode: XdpMode,
     ebpf: Ebpf,
+    /// The programs that are bound to an interface, by its index; the others run the one of `ebpf`.
+    bound: BTreeMap<u32, Xdp>,
+    /// Interfaces on which `rx-vlan-offload` does not stay off, which is told once.
+    stays_on: BTreeSet<u32>,
+    /// All maps of the object, for those programs.
+    all_maps: Vec<(String, OwnedFd)>,
     /// The pinned maps, by name: pins may go.
     maps: Vec<(&'static str, MapData)>,
     fences: Arc<Fences>,
@@ -143,7 +155,7 @@ pub fn own_addresses(config: &VirtualRouter, interface: &Interface) -> Vec<Ipv4A
 }
 
 impl DataPlane {
-    /// Loads the program and attaches it to every interface of the plan.
+    /// Loads the maps and attaches the program to every interface of the plan.
     ///
     /// # Errors
     /// When the kernel refuses. Unless something was adopted, nothing is
@@ -155,6 +167,7 @@ impl DataPlane {
         if started.is_ok() || adopted {
             prepared.keep();
         } else {
+            put_offloads_back(&pin_path);
             let _ = pins::remove_all(&pin_path);
         }
         started
@@ -169,11 +182,15 @@ impl DataPlane {
             let is_usable = found.before.as_ref().is_some_and(|before| {
                 before.meta.boot_id == boot_id() && before.flows_max == config.data_plane.flows_max
             });
+            if found.before.is_some() {
+                put_offloads_back(pin_path);
+            }
             clear(pin_path, if is_usable { &memory } else { &[] })?;
         }
         let places = plan.routers.iter().zip(&config.virtual_routers);
         let own: Vec<_> = places.map(|(place, router)| found.own(router, &plan.interfaces[place.interface])).collect();
         let (mut ebpf, maps) = load(config, plan.routers.len() as u32)?;
+        let all_maps = all_maps(&ebpf)?;
         let mut array = |name| match ebpf.take_map(name) {
             Some(Map::Array(data)) => Ok(data),
             _ => bail!("the object has no array {name}"),
@@ -187,6 +204,9 @@ impl DataPlane {
             pin_path: pin_path.clone(),
             xdp_mode: config.data_plane.xdp_mode,
             ebpf,
+            bound: BTreeMap::new(),
+            stays_on: BTreeSet::new(),
+            all_maps,
             maps,
             fences: fences.clone(),
             _lock: found.lock,
@@ -275,100 +295,8 @@ impl DataPlane {
         self.index_router(index, config, to, own, false)
     }
 
-    /// Attaches the program to an interface, the one at `place` in the plan, or puts it in the place of the one that an
-    /// earlier controller left there, without a gap.
-    ///
-    /// # Errors
-    /// What the kernel says, for the interface and the mode.
-    pub fn attach(&mut self, place: usize, interface: &Interface) -> Result<()> {
-        let path = pins::link(&self.pin_path, &interface.name);
-        let pinned = pins::link_program(&self.pin_path, &interface.name)?;
-        let before = self.known_interfaces()?.get(&Raw::of(&interface.index), 0).ok();
-        let before: Option<InterfaceValue> = before.and_then(|raw| raw.read().ok());
-        let keep = before.filter(|before| {
-            pinned.is_some() && pinned == interface.xdp_program && suits(before.xdp_mode, self.xdp_mode)
-        });
-        let wanted = self.xdp_mode;
-        let (program, program_id) = self.program()?;
-        let xdp_mode = if let Some(before) = keep {
-            replace(program, &path).with_context(|| format!("replacing the program on {}", interface.name))?;
-            before.xdp_mode
-        } else {
-            if pinned.is_some() {
-                std::fs::remove_file(&path).with_context(|| format!("removing the stale pin {}", path.display()))?;
-            }
-            attach_new(program, interface, wanted, &path)?
-        };
-        self.attached(place, (interface.index, &interface.name), program_id, xdp_mode)
-    }
-
-    /// Puts the program back on an interface from which somebody took it, in the mode that it had.
-    ///
-    /// # Errors
-    /// What the kernel says, for example because another program is there.
-    pub fn attach_again(&mut self, place: usize, ifindex: u32, name: &str) -> Result<()> {
-        let before: InterfaceValue =
-            self.known_interfaces()?.get(&Raw::of(&ifindex), 0).context("the interface is not known")?.read()?;
-        // The pin keeps the name that the interface had first.
-        let path = pins::link(&self.pin_path, &unpadded(&before.name));
-        let (program, program_id) = self.program()?;
-        let sight = Link::open(&path, ifindex, program_id).and_then(|link| link.look());
-        match sight {
-            Ok(Sight::Replaced { .. }) => replace(program, &path)?,
-            Ok(Sight::Attached) => {}
-            _ => {
-                let _ = std::fs::remove_file(&path);
-                let mode = match before.xdp_mode {
-                    Mode::Native => AttachMode::Driver,
-                    Mode::Generic => AttachMode::Skb,
-                };
-                attach_pinned(program, name, mode, &path)?;
-            }
-        }
-        self.attached(place, (ifindex, &unpadded(&before.name)), program_id, before.xdp_mode)
-    }
-
-    /// Puts the program on in generic mode instead of native, where it does not run. `false`: that is no way out, because
-    /// it is in generic mode already, or has to be native.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn attach_generic(&mut self, place: usize, ifindex: u32, name: &str) -> Result<bool> {
-        let before: InterfaceValue =
-            self.known_interfaces()?.get(&Raw::of(&ifindex), 0).context("the interface is not known")?.read()?;
-        if self.xdp_mode != XdpMode::Auto || before.xdp_mode == Mode::Generic {
-            return Ok(false);
-        }
-        let path = pins::link(&self.pin_path, &unpadded(&before.name));
-        // The kernel takes no second mode beside the first.
-        self.fences.detach(place).with_context(|| format!("detaching the program from {name}"))?;
-        std::fs::remove_file(&path).with_context(|| format!("removing the pin {}", path.display()))?;
-        let (program, program_id) = self.program()?;
-        attach_pinned(program, name, AttachMode::Skb, &path)
-            .with_context(|| format!("attaching to {name} in generic mode"))?;
-        self.attached(place, (ifindex, &unpadded(&before.name)), program_id, Mode::Generic)?;
-        Ok(true)
-    }
-
-    fn program(&mut self) -> Result<(&mut Xdp, u32)> {
-        let program: &mut Xdp = self.ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
-        let program_id = program.info()?.id();
-        Ok((program, program_id))
-    }
-
     fn known_interfaces(&self) -> Result<maps::RawHash<4, { size_of::<InterfaceValue>() }>> {
         maps::hash(self.map(INTERFACES)?)
-    }
-
-    /// The program is on the interface, and its link is pinned.
-    fn attached(&mut self, place: usize, (ifindex, name): (u32, &str), program_id: u32, xdp_mode: Mode) -> Result<()> {
-        let path = pins::link(&self.pin_path, name);
-        let link = Link::open(&path, ifindex, program_id);
-        let link = link.with_context(|| format!("opening the link {}", path.display()))?;
-        self.fences.set(place, link).with_context(|| format!("listening on {name} for what gets past the program"))?;
-        let value = InterfaceValue { name: padded(name), xdp_mode, program_id };
-        self.known_interfaces()?.insert(Raw::of(&ifindex), Raw::of(&value), 0)?;
-        Ok(())
     }
 
     /// Pins those maps again whose pins are gone, and says how many.
@@ -392,6 +320,8 @@ impl DataPlane {
     /// # Errors
     /// Those of the map.
     pub fn forget_interface(&mut self, ifindex: u32) -> Result<()> {
+        // What was bound to it is of no use to another.
+        self.bound.remove(&ifindex);
         let _ = self.known_interfaces()?.remove(&Raw::of(&ifindex));
         Ok(())
     }
@@ -409,13 +339,20 @@ impl DataPlane {
         Ok(map.set(0, Raw::of(&meta), 0)?)
     }
 
-    /// Detaches and unpins everything.
+    /// What the program on that interface of the plan is, for people.
+    pub fn program(&self, interface: usize) -> &'static str {
+        self.fences.program(interface)
+    }
+
+    /// Detaches and unpins everything, and puts back what was switched off.
     ///
     /// # Errors
     /// The first pin that could not be removed.
     pub fn unload(self) -> Result<()> {
+        let known = self.known_interfaces();
         let removed = pins::remove_all(&self.pin_path);
         self.fences.close();
+        tags::switch_on_again(&known?);
         removed
     }
 }
@@ -452,30 +389,55 @@ fn stale_policy(config: &StaleConnections) -> StalePolicy {
 
 /// What fences another network namespace is not taken away from it.
 fn check_other_namespaces(pin_path: &Path, known: &BTreeMap<String, Interface>) -> Result<()> {
-    let links = pins::attached(pin_path)?;
-    let is_here = |link: &link::Attachment| {
-        known.values().any(|here| here.index == link.ifindex && here.xdp_program == Some(link.program_id))
-    };
-    let Some(link) = links.iter().find(|link| !is_here(link)) else { return Ok(()) };
-    let meta = maps::read_meta(pin_path);
-    let inode = meta.map_or_else(|_| String::new(), |meta| format!(" (net:[{}])", meta.netns_inode));
+    let meta = maps::read_meta(pin_path).ok();
+    let mut elsewhere = None;
+    for link in pins::attached(pin_path)? {
+        let is_here = match link.hook {
+            Hook::Xdp | Hook::Tcx => {
+                let interface = known.values().find(|here| here.index == link.ifindex);
+                interface.map_or(Ok(false), |here| link.is_on(here))?
+            }
+            // Where its filters are can only be seen from there.
+            Hook::Filter => meta.as_ref().is_none_or(|meta| meta.netns_inode == netns_inode()),
+        };
+        if !is_here {
+            elsewhere = Some(link);
+        }
+    }
+    let Some(link) = elsewhere else { return Ok(()) };
+    let inode = meta.map_or_else(String::new, |meta| format!(" (net:[{}])", meta.netns_inode));
+    let interface = if link.ifindex == 0 { "an interface".into() } else { format!("interface {}", link.ifindex) };
     Err(Refusal(format!(
         "pin_path {path} holds what an ended controller left in another network namespace{inode}: program {} fences \
-         interface {} there, and two nodes would answer if it went. Start failover there again, or run `failover unload \
+         {interface} there, and two nodes would answer if it went. Start failover there again, or run `failover unload \
          --pin-path {path}` there (`nsenter --net=/run/netns/NAME`; `lsns -t net` lists them); or give this one another \
          pin_path",
         link.program_id,
-        link.ifindex,
         path = pin_path.display(),
     ))
     .into())
 }
 
-/// An interface may carry our program, or none. Somebody else's is never replaced.
+/// An interface may carry our XDP program, or none, and of failover's tc programs only ours. Somebody else's is never
+/// replaced.
 fn check_foreign_programs(pin_path: &Path, plan: &Plan) -> Result<()> {
+    let ours = pins::attached(pin_path)?;
     for interface in &plan.interfaces {
+        let programs = tc::programs(&interface.name);
+        let programs = programs.with_context(|| format!("asking the kernel for tc programs on {}", interface.name))?;
+        if let Some(id) = programs.iter().find(|id| !ours.iter().any(|link| link.program_id == **id)) {
+            return Err(plan.problem(
+                &interface.name,
+                format!(
+                    "interface \"{}\" already carries failover's tc program, id {id}, of another pin_path (`bpftool net \
+                     show`): stop or unload that one, or use another interface",
+                    interface.name
+                ),
+            ));
+        }
         let Some(program_id) = interface.xdp_program else { continue };
-        if pins::link_program(pin_path, &interface.name)? != Some(program_id) {
+        let pinned = pins::pinned(pin_path, &interface.name)?;
+        if pinned.is_none_or(|pinned| pinned.hook != Hook::Xdp || pinned.program_id != program_id) {
             return Err(plan.problem(
                 &interface.name,
                 format!(
@@ -559,13 +521,22 @@ fn load(config: &Config, routers: u32) -> Result<(Ebpf, Vec<(&'static str, MapDa
     for name in maps::MAP_NAMES {
         loader.map_pin_path(name, maps::pin(pin_path, name));
     }
-    let mut ebpf = loader.load(OBJECT).context("loading the maps into the kernel")?;
+    let ebpf = loader.load(OBJECT).context("loading the maps into the kernel")?;
     // Pinned now, by us or before: either way it has to be what we think it is.
     let open = |name| Ok((name, maps::open(pin_path, name)?));
     let handles = maps::MAP_NAMES.into_iter().map(open).collect::<Result<_>>()?;
-    let program: &mut Xdp = ebpf.program_mut(PROGRAM).context("the object has no program")?.try_into()?;
-    program.load().map_err(|error| refusal::explain(PROGRAM, error))?;
     Ok((ebpf, handles))
+}
+
+/// Handles to all maps of the object, those that are not pinned included.
+fn all_maps(ebpf: &Ebpf) -> Result<Vec<(String, OwnedFd)>> {
+    let handle = |(name, map): (&str, &Map)| {
+        let (Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data)) = map else {
+            bail!("the object's map {name} is of a type that no program here has");
+        };
+        Ok((name.to_owned(), data.fd().as_fd().try_clone_to_owned()?))
+    };
+    ebpf.maps().map(handle).collect()
 }
 
 /// Whether a mode that is in use is one that the configuration allows.
@@ -575,56 +546,6 @@ fn suits(used: Mode, wanted: XdpMode) -> bool {
         XdpMode::Native => used == Mode::Native,
         XdpMode::Generic => used == Mode::Generic,
     }
-}
-
-fn replace(program: &mut Xdp, path: &Path) -> Result<()> {
-    let link = FdLink::from(PinnedLink::from_pin(path)?);
-    let id = program.attach_to_link(XdpLink::try_from(link)?)?;
-    // The pin holds the link; this handle must not detach it when it goes.
-    let _ = FdLink::try_from(program.take_link(id)?);
-    Ok(())
-}
-
-fn attach_new(program: &mut Xdp, interface: &Interface, wanted: XdpMode, path: &Path) -> Result<Mode> {
-    let name = &interface.name;
-    let native = match wanted {
-        XdpMode::Native => true,
-        XdpMode::Generic => false,
-        XdpMode::Auto if interface.is_veth => {
-            tracing::warn!(
-                interface = %name,
-                "a veth sends an XDP answer only if its other end runs an XDP program, which cannot be seen from here: \
-                 using generic mode; set xdp_mode = \"native\" if it does"
-            );
-            false
-        }
-        XdpMode::Auto => true,
-    };
-    if native {
-        match attach_pinned(program, name, AttachMode::Driver, path) {
-            Ok(()) => return Ok(Mode::Native),
-            Err(error) if wanted == XdpMode::Native => {
-                return Err(error).with_context(|| {
-                    format!("attaching to {name} in native mode; xdp_mode = \"auto\" would use generic")
-                });
-            }
-            Err(error) => {
-                tracing::warn!(interface = %name, error = format!("{error:#}"), "no native XDP, using generic mode: slower");
-            }
-        }
-    }
-    attach_pinned(program, name, AttachMode::Skb, path)
-        .with_context(|| format!("attaching to {name} in generic mode"))?;
-    Ok(Mode::Generic)
-}
-
-fn attach_pinned(program: &mut Xdp, interface: &str, mode: AttachMode, path: &Path) -> Result<()> {
-    let id = program.attach(interface, mode)?;
-    // aya falls back to netlink, whose attachment would end with this process.
-    let link = FdLink::try_from(program.take_link(id)?)
-        .context("this kernel has no XDP links that can be pinned (needs Linux 5.9)")?;
-    link.pin(path).with_context(|| format!("pinning the link at {}", path.display()))?;
-    Ok(())
 }
 
 /// A name as the fixed, zero-padded bytes that maps hold; longer ones are cut at a character.

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aya::programs::links::PinnedLink;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::dataplane::link::Attachment;
+use crate::dataplane::link::{Attachment, Hook};
+use crate::dataplane::tc;
 use crate::startup::pin_path::{self as place, BPFFS, Place};
 
 /// Where links are pinned, one per interface.
@@ -123,34 +123,43 @@ pub fn link(pin_path: &Path, interface: &str) -> PathBuf {
     links(pin_path).join(interface.replace('.', ":"))
 }
 
-/// The id of the program that a pinned link runs; `None` when there is no such pin.
+/// What the pin of an interface holds; `None` when there is no such pin.
 ///
 /// # Errors
-/// When the pin is no link.
-pub fn link_program(pin_path: &Path, interface: &str) -> Result<Option<u32>> {
+/// When it cannot be opened or asked.
+pub fn pinned(pin_path: &Path, interface: &str) -> Result<Option<Attachment>> {
     let path = link(pin_path, interface);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let link = PinnedLink::from_pin(&path).with_context(|| format!("opening the pinned link {}", path.display()))?;
-    let link = aya::programs::links::FdLink::from(link);
-    let info = link.info().with_context(|| format!("asking the kernel about {}", path.display()))?;
-    Ok(Some(info.program_id()))
+    if path.exists() { attachment(&path) } else { Ok(None) }
 }
 
-/// Every pinned link that is attached to an interface. One whose interface is gone, or that was detached, is not.
+fn attachment(path: &Path) -> Result<Option<Attachment>> {
+    Attachment::of(path).with_context(|| format!("asking the kernel about the pinned link {}", path.display()))
+}
+
+/// Every pinned link that is attached to an interface, and every program that may be by a filter. A link whose interface
+/// is gone, or that was detached, is not.
 ///
 /// # Errors
-/// When a link cannot be opened or asked.
+/// When one cannot be opened or asked.
 pub fn attached(pin_path: &Path) -> Result<Vec<Attachment>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(links(pin_path)).into_iter().flatten() {
         let path = entry.with_context(|| format!("reading {}", links(pin_path).display()))?.path();
-        let there = Attachment::of(&path);
-        let there = there.with_context(|| format!("asking the kernel about the pinned link {}", path.display()))?;
-        found.extend(there.filter(|attachment| attachment.ifindex != 0));
+        found.extend(attachment(&path)?.filter(|there| there.ifindex != 0 || there.hook == Hook::Filter));
     }
     Ok(found)
+}
+
+/// Removes the pin of a link, and the filter of a program. A link goes when nobody has it open.
+///
+/// # Errors
+/// Those of the file system and of netlink.
+pub fn remove_link(path: &Path) -> Result<()> {
+    let filter = attachment(path).ok().flatten().filter(|there| there.hook == Hook::Filter);
+    if let Some(filter) = filter {
+        tc::remove_filters(filter.program_id)?;
+    }
+    fs::remove_file(path).with_context(|| format!("removing {}", path.display()))
 }
 
 /// Removes every pin but those to `keep`; the directories stay. The program is detached when the last handle to its
@@ -159,22 +168,18 @@ pub fn attached(pin_path: &Path) -> Result<Vec<Attachment>> {
 /// # Errors
 /// The first file that could not be removed; the others are gone.
 pub fn remove_contents(pin_path: &Path, keep: &[&str]) -> Result<()> {
-    let mut first_error = None;
+    let mut removed = Ok(());
     for directory in [links(pin_path), pin_path.to_path_buf()] {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
         let goes = |entry: &fs::DirEntry| {
             entry.file_type().is_ok_and(|kind| !kind.is_dir()) && !keep.iter().any(|name| entry.file_name() == *name)
         };
         for entry in entries.flatten().filter(goes) {
-            if let Err(error) = fs::remove_file(entry.path()) {
-                first_error.get_or_insert((entry.path(), error));
-            }
+            // One that fails keeps no other from going.
+            removed = removed.and(remove_link(&entry.path()));
         }
     }
-    match first_error {
-        Some((path, error)) => Err(error).with_context(|| format!("removing {}", path.display())),
-        None => Ok(()),
-    }
+    removed
 }
 
 /// Removes every pin and the directories.

@@ -67,8 +67,10 @@ pub struct HostKernel {
     pub now_ns: u64,
     /// The interface it comes in on; loopback at first.
     pub ifindex: u32,
-    /// Whether that is in generic mode; not at first.
-    pub is_generic: bool,
+    /// Whether it belongs to a VLAN of which its bytes say nothing; not at first.
+    pub has_hidden_vlan: bool,
+    /// Whether it is a socket buffer; not at first.
+    pub is_socket_buffer: bool,
     /// The sockets; none at first.
     pub find_socket: FindSocket,
     /// `FLOWS`.
@@ -95,7 +97,8 @@ impl HostKernel {
         Ok(Self {
             now_ns: 0,
             ifindex: LOOPBACK,
-            is_generic: false,
+            has_hidden_vlan: false,
+            is_socket_buffer: false,
             find_socket: Box::new(|_, _| Socket::None),
             flows: RefCell::default(),
             handshakes: RefCell::default(),
@@ -254,6 +257,10 @@ impl Kernel for HostKernel {
         self.ifindex
     }
 
+    fn has_hidden_vlan(&self) -> bool {
+        self.has_hidden_vlan
+    }
+
     fn count(&self, counter: Counter) {
         let counter = &self.counters[counter as usize];
         counter.set(counter.get() + 1);
@@ -380,8 +387,8 @@ impl Kernel for HostKernel {
         self.peer_flow(key).map(|flow| flow.since_ns)
     }
 
-    fn is_generic(&self) -> bool {
-        self.is_generic
+    fn is_socket_buffer(&self) -> bool {
+        self.is_socket_buffer
     }
 
     fn forget_peer_flow(&self, key: &FlowKey) {

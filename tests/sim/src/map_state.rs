@@ -38,8 +38,8 @@ pub struct MapState {
     pub count: HandshakeCount,
     /// `RESET_BUDGET`, of the CPU that the frame came in on.
     pub budget: ResetBudget,
-    /// Of `INTERFACES`: whether loopback's program is in generic mode.
-    pub is_generic: bool,
+    /// Of no map: whether the frame is a socket buffer.
+    pub is_socket_buffer: bool,
 }
 
 /// How a node is made that these states fit into: with room for one handshake, so that it is full with one.
@@ -75,7 +75,7 @@ impl MapState {
             handshakes,
             count: HandshakeCount { remembered: 5, missed: u64::from(choose.choices.chance(6)) },
             budget: choose.budget(),
-            is_generic: choose.choices.chance(3),
+            is_socket_buffer: choose.choices.chance(3),
         }
     }
 
@@ -215,7 +215,7 @@ impl HostKernel {
         for (key, vip) in vip_keys().iter().zip(&state.vips) {
             self.set_vip(key, vip);
         }
-        self.is_generic = state.is_generic;
+        self.is_socket_buffer = state.is_socket_buffer;
         self.flows.get_mut().clone_from(&state.flows);
         self.handshakes.get_mut().clone_from(&state.handshakes);
         self.set_handshake_count(state.count);
@@ -234,7 +234,7 @@ impl HostKernel {
             handshakes: self.handshakes.borrow().clone(),
             count: self.handshake_count(),
             budget: self.budget.get(),
-            is_generic: self.is_generic,
+            is_socket_buffer: self.is_socket_buffer,
         }
     }
 }

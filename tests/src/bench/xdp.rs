@@ -173,7 +173,7 @@ fn sample(
     harness.send(frame)?;
     harness.lead_nowhere()?;
     samples.empty_ns.push(harness.run(repeat)?.ns);
-    harness.lead_to(node.program())?;
+    harness.lead_to(node.xdp())?;
     let (expected, counters) = path.expected();
     let (_, answer) = node.run(LOOPBACK, frame);
     let before = node.counted();

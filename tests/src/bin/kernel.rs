@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use failover_tests::kernel_check::{LOADS, Outcome, load, takeover};
+use failover_tests::kernel_check::{GENERIC, LOADS, NATIVE, Outcome, load, takeover};
 use failover_tests::requirements::Built;
 
 /// Exit status when not even one virtual router could be loaded: nothing else can run on this kernel.
@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Extent {
-    /// Load once and take over once
+    /// Load once and take over once in each mode
     Quick,
     /// All loads as well
     Full,
@@ -46,11 +46,12 @@ fn run(extent: Extent) -> Result<u8> {
         println!("{}", serde_json::to_string(outcome)?);
         Ok(())
     };
-    let first = takeover(&built);
+    let first = takeover(&built, NATIVE);
     first.iter().try_for_each(&mut print)?;
     if first.first().is_none_or(|loaded| !loaded.passed) {
         return Ok(REFUSED);
     }
+    takeover(&built, GENERIC).iter().try_for_each(&mut print)?;
     // The first was loaded for the takeover.
     let more = if extent == Extent::Full { &LOADS[1..] } else { &[] };
     for one in more {

@@ -78,10 +78,11 @@ impl Root {
     }
 }
 
-fn objects(paths: &Paths) -> [(&'static str, PathBuf); 4] {
+fn objects(paths: &Paths) -> [(&'static str, PathBuf); 5] {
     [
         ("FAILOVER_XDP_OBJECT", paths.xdp_object()),
         ("FAILOVER_LAB_PASS_OBJECT", paths.lab_pass_object()),
+        ("FAILOVER_LAB_TAG_OBJECT", paths.lab_tag_object()),
         ("FAILOVER_BENCH_FRAME_OBJECT", paths.bench_frame_object()),
         ("FAILOVER_BENCH_FLOOD_OBJECT", paths.bench_flood_object()),
     ]

@@ -19,7 +19,7 @@ use crate::paths::{Paths, Profile};
 /// changed between versions. By test program.
 ///
 /// Not the others: an emulated second is full of pauses, and a test that counts milliseconds fails for them.
-const CORE: [(&str, &[&str]); 13] = [
+const CORE: [(&str, &[&str]); 14] = [
     ("xdp_adverts", &["adverts_reach_their_virtual_router_by_vrid"]),
     (
         "xdp_arp",
@@ -48,6 +48,15 @@ const CORE: [(&str, &[&str]); 13] = [
         ],
     ),
     ("operation", &["unload_takes_away_what_a_killed_controller_left", "bpftool_shows_named_fields"]),
+    (
+        "generic",
+        &[
+            "f2_generic_a_question_of_another_vlan_is_not_answered",
+            "f2_generic_a_killed_controller_is_fenced_and_unloaded",
+            "f2_generic_a_program_that_is_detached_is_attached_again",
+            "f2_generic_xdp_of_an_earlier_version_is_replaced_in_place",
+        ],
+    ),
     ("flows", &["after_a_crash_the_next_controller_knows_what_lives", "who_has_another_key_is_not_believed"]),
 ];
 

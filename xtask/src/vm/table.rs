@@ -26,8 +26,9 @@ What Debian's kernels make of failover: whether they take its programs, what tha
 
 - Each kernel is the plain one of Debian's packages, booted by qemu (10.0, tcg, 2 processors, 3 GiB) with this machine's files as its root, shared by 9p; what is written stays in the guest's memory.
 - *Load*: two stations and a switch in namespaces; `failover run` with this configuration loads, attaches natively to a veth, and all of its virtual routers become Active.
+- *Generic*: one router, and the takeover, in generic mode.
 - *Takeover*: of two nodes at 500 ms adverts the Active is killed (-9); the other answers, and the first never again.
-- *Verified*: instructions that the verifier processed for the XDP program and for the socket program, as the kernel tells (from 5.16 on). The limit is 1,000,000. Bytes are machine code.
+- *Verified*: instructions that the verifier processed for the XDP, the tc and the socket program, as the kernel tells (from 5.16 on). The limit is 1,000,000. Bytes are machine code.
 - *Tests*: those of rings 2 and 4 that touch what differs between kernels; the list is in `xtask/src/vm/checks.rs`.
 - An emulated processor is ten to twenty times as slow: no time is judged.
 
@@ -36,8 +37,8 @@ What Debian's kernels make of failover: whether they take its programs, what tha
 /// The whole document.
 pub fn document(rows: &[Row], commit: &str) -> String {
     let mut text = format!("{HEAD}Measured once each, at {commit}.\n\n");
-    text += "| kernel | package | 1 router | 8 | 64 | 4,096 addresses | takeover | verified: XDP, sockets | bytes: XDP, sockets | tests |\n";
-    text += "|---|---|---|---|---|---|---|---|---|---|\n";
+    text += "| kernel | package | 1 router | 8 | 64 | 4,096 addresses | takeover | generic | generic takeover | verified: XDP, tc, sockets | bytes: XDP, tc, sockets | tests |\n";
+    text += "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for row in rows {
         text += &line(row);
     }
@@ -51,11 +52,12 @@ pub fn document(rows: &[Row], commit: &str) -> String {
 fn line(row: &Row) -> String {
     let Row { kernel, version, findings } = row;
     let Ok(findings) = findings else {
-        return format!("| {} | {version} | - | - | - | - | - | - | - | did not run |\n", kernel.name);
+        return format!("| {} | {version} | - | - | - | - | - | - | - | - | - | did not run |\n", kernel.name);
     };
     let cell =
         |check: &str| findings.outcomes.iter().find(|outcome| outcome.check == check).map_or("-".into(), verdict);
-    let checks = ["1 router", "8 routers", "64 routers", "4096 addresses", "takeover"].map(cell).join(" | ");
+    let checks = ["1 router", "8 routers", "64 routers", "4096 addresses", "takeover", "generic", "generic takeover"];
+    let checks = checks.map(cell).join(" | ");
     let run = findings.passed.len() + findings.failed.len();
     let tests = if run == 0 { "-".into() } else { format!("{} of {run}", findings.passed.len()) };
     let verified = most(&findings.outcomes, |program| program.verified);
@@ -78,7 +80,7 @@ fn most(outcomes: &[Outcome], figure: impl Fn(&super::checks::Loaded) -> Option<
         let programs = outcomes.iter().flat_map(|outcome| &outcome.programs).filter(|program| program.name == name);
         programs.filter_map(&figure).max().map_or("-".into(), |count| count.to_string())
     };
-    format!("{}, {}", of("failover"), of("flows"))
+    ["failover", "failover_tc", "flows"].map(of).join(", ")
 }
 
 fn notes(row: &Row) -> String {
@@ -113,7 +115,7 @@ mod tests {
         let text = r#"{"check":"1 router","passed":true,"seconds":1,"programs":[{"name":"failover","verified":7,"jitted":70}],"said":[]}
 {"check":"8 routers","passed":true,"seconds":1,"programs":[{"name":"failover","verified":9,"jitted":60}],"said":["a warning"]}"#;
         let row = row(Ok(findings(text, Extent::Quick)));
-        assert_eq!(line(&row), "| 6.1 | 6.1.192-3 | yes | yes | - | - | - | 9, - | 70, - | - |\n");
+        assert_eq!(line(&row), "| 6.1 | 6.1.192-3 | yes | yes | - | - | - | - | - | 9, -, - | 70, -, - | - |\n");
         assert_eq!(notes(&row), "\n### 6.1\n\n```text\n8 routers: a warning\n```\n");
     }
 

@@ -10,7 +10,7 @@ use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, TestRunOptions};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::testrun::{LOOPBACK, Verdict, context};
+use crate::testrun::{Hook, LOOPBACK, Verdict, context};
 
 /// The longest frame.
 const LEN_MAX: usize = 1024;
@@ -105,7 +105,7 @@ impl Harness {
         let started = cpu_time_ns();
         let result = program(&self.ebpf, RESTORE)?.test_run(options).context("running the bench's program")?;
         let ns = (cpu_time_ns() - started) / f64::from(repeat);
-        let Ok(verdict) = Verdict::of(result.return_value) else {
+        let Ok(verdict) = Verdict::of(Hook::Xdp, result.return_value) else {
             bail!("the frame was not made anew, or led nowhere")
         };
         frame.truncate(result.data_size_out as usize);
