@@ -160,6 +160,7 @@ impl Packet for TcContext {
 
     #[inline(always)]
     fn ifindex(&self) -> u32 {
+        // At a bond's ingress the bond's own, and a frame gets there once, whichever ports it came by (seen on 7.3).
         // SAFETY: the context is this program's own.
         unsafe { (*self.skb.skb).ifindex }
     }

@@ -135,14 +135,14 @@ impl PartialEq for Replication {
 
 impl Eq for Replication {}
 
-/// Which XDP hook the program is attached to.
+/// Which hook the program is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpMode {
-    /// The driver's hook, else the generic one with a warning.
+    /// The driver's XDP hook, else tc's with a warning.
     Auto,
     /// The driver's hook or nothing.
     Native,
-    /// The generic hook, which every device has.
+    /// A program at tc ingress, which every device has.
     Generic,
 }
 

@@ -128,6 +128,17 @@ impl Daemon {
         Netns::existing(&self.netns).command(&self.built.failover)
     }
 
+    /// Starts it again and waits until it says that it is Active: what it finds pinned says so before it is adopted.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and when it doesn't become Active.
+    pub fn start_again(&mut self) -> Result<()> {
+        let times_active = |daemon: &Self| daemon.log().matches("to=Active").count();
+        let before = times_active(self);
+        self.start()?;
+        wait::until("an Active", || times_active(self) > before).with_context(|| self.log())
+    }
+
     /// The command that runs it.
     pub fn run_command(&self) -> Command {
         let mut command = self.command();

@@ -154,8 +154,7 @@ fn f2_nor_after_a_crash_an_upgrade_and_a_program_that_somebody_detached() -> Res
     let pin = pins::link(scene.daemon.pin_path(), INTERFACE);
     // Adopted: one bound program in the place of another.
     scene.daemon.kill()?;
-    scene.daemon.start_and_wait()?;
-    scene.settle()?;
+    scene.daemon.start_again()?;
     scene.asks_in_vain().context("after a crash")?;
     // One that asks no driver, as of an earlier version.
     scene.daemon.kill()?;
@@ -164,8 +163,7 @@ fn f2_nor_after_a_crash_an_upgrade_and_a_program_that_somebody_detached() -> Res
     program.load()?;
     let link = program.attach_to_link(XdpLink::try_from(FdLink::from(PinnedLink::from_pin(&pin)?))?)?;
     let _ = FdLink::try_from(program.take_link(link)?)?;
-    scene.daemon.start_and_wait()?;
-    scene.settle()?;
+    scene.daemon.start_again()?;
     scene.asks_in_vain().context("after an upgrade")?;
     ensure!(!scene.daemon.log().contains("cannot be replaced in its place"), "a gap: {}", scene.daemon.log());
     run("bpftool", &["link", "detach", "pinned", pin.to_str().context("a path that is no UTF-8")?])?;

@@ -34,7 +34,7 @@ pin_layout!(Meta, size = 104, align = 8, fields = [
 pub enum XdpMode {
     /// In the driver, before a socket buffer exists.
     Native = 1,
-    /// In the kernel's receive path, on socket buffers: works everywhere, costs more.
+    /// At tc ingress, on socket buffers: works everywhere, costs more. Earlier versions: by generic XDP.
     Generic = 2,
 }
 
