@@ -9,6 +9,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use failover_common::wire::Frame;
 use failover_common::wire::arp::{ArpPacket, REQUEST};
@@ -44,6 +45,8 @@ pub struct Canary {
     requests: Socket,
     taken: Taken,
     since_ns: u64,
+    /// Whether what came before that has been read.
+    is_settled: AtomicBool,
 }
 
 impl Canary {
@@ -54,14 +57,18 @@ impl Canary {
     pub fn open(ifindex: u32, taken: Taken) -> io::Result<Self> {
         let adverts = packet::listen(ifindex, ETHER_TYPE_IPV4, &filter(&IS_VRRP))?;
         let requests = packet::listen(ifindex, ETHER_TYPE_ARP, &filter(&IS_ARP_REQUEST))?;
-        Ok(Self { adverts, requests, taken, since_ns: clock::now_ns() + GRACE_NS })
+        Ok(Self { adverts, requests, taken, since_ns: clock::now_ns() + GRACE_NS, is_settled: AtomicBool::new(false) })
     }
 
     /// Whether a frame got past the program since it was last asked. Never waits.
     pub fn sings(&self) -> bool {
         // All are read, so that what is told next is news.
         let past = [&self.adverts, &self.requests].map(|socket| self.reads_one_past(socket));
-        past.contains(&true) && clock::now_ns() >= self.since_ns
+        if clock::now_ns() < self.since_ns {
+            return false;
+        }
+        // The first time from then on, they may have come before.
+        self.is_settled.swap(true, Ordering::SeqCst) && past.contains(&true)
     }
 
     fn reads_one_past(&self, socket: &Socket) -> bool {

@@ -378,7 +378,6 @@ impl Host {
 
     /// An interface was made anew under the name: program, map entries and sockets move to it.
     fn adopt_port(&mut self, interface: usize, now: &Interface) -> Result<FrameSender> {
-        self.data_plane.attach(interface, now)?;
         let from = self.interfaces[interface].index;
         if from != now.index {
             let _ = self.data_plane.forget_interface(from);
@@ -390,6 +389,8 @@ impl Host {
                 self.data_plane.move_router(router as u32, virtual_router, from, now.index, &own)?;
             }
         }
+        // Once the maps know the interface: until then the program passes what it should take.
+        self.data_plane.attach(interface, now)?;
         let port = Port::open(now)?;
         self.interfaces[interface] = Port { state: None, ..port };
         tracing::info!(interface = %now.name, "the interface is back");
