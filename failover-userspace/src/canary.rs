@@ -24,8 +24,8 @@ use crate::packet;
 
 /// What was on its way when the program was attached got past it.
 const GRACE_NS: u64 = 20_000_000;
-/// Frames that are read at a time; more are as good as these.
-const FRAMES_MAX: usize = 64;
+/// Frames that are read at a time: more than a socket's buffer holds, so that all are.
+const FRAMES_MAX: usize = 256;
 /// Enough for the headers that are judged, with IPv4's longest.
 const LEN: usize = 128;
 

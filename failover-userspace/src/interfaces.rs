@@ -14,6 +14,8 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
 use rtnetlink::Handle;
+use rustix::net::netdevice::index_to_name;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::interface::{Interface, InterfaceAddress};
 
@@ -51,14 +53,8 @@ pub async fn list(netlink: &Handle) -> Result<BTreeMap<String, Interface>> {
 /// The name of the interface with that index in this network namespace, without waiting for anything; `None`: there is
 /// none.
 pub fn name_of(index: u32) -> Option<String> {
-    let mut name = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the room that the call wants.
-    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
-    if found.is_null() {
-        return None;
-    }
-    let end = name.iter().position(|byte| *byte == 0)?;
-    String::from_utf8(name[..end].to_vec()).ok()
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    index_to_name(&socket, index).ok()
 }
 
 /// The interface that a netlink message speaks of, without its addresses and what others say of it.

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "command")]
 mod addresses;
+mod attributes;
 mod canary;
 #[cfg(feature = "command")]
 pub mod cli;

@@ -10,6 +10,8 @@ use rustix::net::netlink::{GENERIC, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use crate::attributes::attribute;
+
 /// GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME, CTRL_ATTR_FAMILY_ID (linux/genetlink.h).
 const CONTROL: (u16, u8) = (0x10, 3);
 const FAMILY_NAME: u16 = 2;
@@ -86,19 +88,6 @@ fn attributes(message: &[u8]) -> io::Result<&[u8]> {
         return Err(io::Error::from_raw_os_error(errno.ok_or_else(cut_short)?.saturating_neg()));
     }
     message.get(HEADER_LEN..).ok_or_else(cut_short)
-}
-
-/// The value of the first attribute of that kind.
-fn attribute(mut rest: &[u8], kind: u16) -> Option<&[u8]> {
-    loop {
-        let len = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let found = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
-        let value = rest.get(4..len)?;
-        if found == kind {
-            return Some(value);
-        }
-        rest = rest.get(len.next_multiple_of(4)..)?;
-    }
 }
 
 fn cut_short() -> io::Error {

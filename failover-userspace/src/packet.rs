@@ -16,6 +16,9 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockAddrStora
 /// the default queueing discipline.
 const SOCKET_PRIORITY: u32 = 6;
 
+/// Of frames that nobody has read yet, as bytes of the kernel's memory: some hundred frames. The kernel gives twice as many.
+const LISTEN_BYTES: usize = 32 * 1024;
+
 /// What a socket is for: how many of its frames may wait in the interface, as bytes of the kernel's memory (about 1 kB
 /// each). The kernel gives twice what is asked for, up to `net.core.wmem_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +118,7 @@ pub fn listen(ifindex: u32, ether_type: u16, filter: &[SockFilter]) -> io::Resul
     // Protocol 0: nothing before the filter is there.
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
         .map_err(context("opening a packet socket (needs CAP_NET_RAW)"))?;
+    let _ = socket.set_recv_buffer_size(LISTEN_BYTES);
     socket.attach_filter(filter).map_err(context("filtering a packet socket"))?;
     socket.bind(&link_address(ifindex, ether_type)).map_err(context("binding a packet socket"))?;
     socket.set_nonblocking(true)?;

@@ -3,12 +3,12 @@
 //!
 //! The call is to a function of the kernel's, `bpf_xdp_metadata_rx_vlan_tag` (Linux 6.8), which only a program may make
 //! that is bound to a device. aya neither binds programs nor knows such calls; so the object is read and relocated with
-//! aya's own parts, and loaded here. In the object it is no program, so that others can load all programs of it. Deliberately absent: whether the driver has an answer (`netdev`), and attaching.
+//! aya's own parts, and loaded here. In the object it is no program, so that others can load all programs of it.
+//!
+//! Deliberately absent: whether the driver has an answer (`netdev`), and attaching.
 
 use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -21,6 +21,8 @@ use aya_obj::generated::{
 };
 use aya_obj::programs::XdpAttachType;
 use aya_obj::{Function, Object, Program, ProgramSection};
+
+use super::bpf;
 
 /// Its name in the object, where it is a function like others.
 pub const PROGRAM: &str = "failover_bound";
@@ -103,7 +105,7 @@ fn load_btf(object: &mut Object) -> Result<OwnedFd> {
     let btf = unsafe { &mut attributes.__bindgen_anon_7 };
     (btf.btf, btf.btf_size) = (bytes.as_ptr() as u64, bytes.len() as u32);
     // SAFETY: the attributes are this command's, and `bytes` lives.
-    Ok(unsafe { bpf_descriptor(bpf_cmd::BPF_BTF_LOAD, &attributes) }?)
+    Ok(unsafe { bpf::descriptor(bpf_cmd::BPF_BTF_LOAD as libc::c_int, &attributes) }?)
 }
 
 fn load_program(function: &Function, license: &CString, btf: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
@@ -127,7 +129,7 @@ fn load_program(function: &Function, license: &CString, btf: &OwnedFd, ifindex: 
     program.line_info_rec_size = function.line_info_rec_size as u32;
     for _ in 1..ATTEMPTS {
         // SAFETY: the attributes are this command's, and what they point to lives.
-        match unsafe { bpf_descriptor(bpf_cmd::BPF_PROG_LOAD, &attributes) } {
+        match unsafe { bpf::descriptor(bpf_cmd::BPF_PROG_LOAD as libc::c_int, &attributes) } {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
             Err(_) => break,
             Ok(loaded) => return Ok(loaded),
@@ -139,7 +141,7 @@ fn load_program(function: &Function, license: &CString, btf: &OwnedFd, ifindex: 
     let program = unsafe { &mut attributes.__bindgen_anon_3 };
     (program.log_level, program.log_buf, program.log_size) = (1, log.as_mut_ptr() as u64, log.len() as u32);
     // SAFETY: as above; nothing else looks at the log meanwhile.
-    unsafe { bpf_descriptor(bpf_cmd::BPF_PROG_LOAD, &attributes) }.map_err(|error| {
+    unsafe { bpf::descriptor(bpf_cmd::BPF_PROG_LOAD as libc::c_int, &attributes) }.map_err(|error| {
         let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
         tracing::debug!(program = PROGRAM, "the verifier's log:\n{}", String::from_utf8_lossy(&log[..end]));
         anyhow::Error::new(error).context(format!("loading the program \"{PROGRAM}\" for interface {ifindex}"))
@@ -151,13 +153,7 @@ fn take_over(program: &OwnedFd, pin: &Path) -> Result<Xdp> {
     let pinning = || format!("pinning the program \"{PROGRAM}\" at {}", pin.display());
     // A controller that was killed right here may have left one.
     let _ = std::fs::remove_file(pin);
-    let path = CString::new(pin.as_os_str().as_bytes()).with_context(pinning)?;
-    let mut attributes = no_attributes();
-    // SAFETY: as in `load_btf`.
-    let object = unsafe { &mut attributes.__bindgen_anon_4 };
-    (object.pathname, object.bpf_fd) = (path.as_ptr() as u64, program.as_raw_fd() as u32);
-    // SAFETY: the attributes are this command's, and `path` lives.
-    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &attributes) }.with_context(pinning)?;
+    bpf::pin(program, pin).with_context(pinning)?;
     let taken = Xdp::from_pin(pin, XdpAttachType::Interface);
     std::fs::remove_file(pin).with_context(|| format!("removing {}", pin.display()))?;
     taken.with_context(|| format!("opening {}", pin.display()))
@@ -166,26 +162,4 @@ fn take_over(program: &OwnedFd, pin: &Path) -> Result<Xdp> {
 fn no_attributes() -> bpf_attr {
     // SAFETY: a union of plain numbers.
     unsafe { std::mem::zeroed() }
-}
-
-/// bpf(2) of a command that makes a descriptor.
-///
-/// # Safety
-/// As [`bpf`]; the command is such a one.
-unsafe fn bpf_descriptor(command: bpf_cmd, attributes: &bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the caller's promise.
-    let descriptor = unsafe { bpf(command, attributes) }?;
-    // SAFETY: the kernel has just made it, for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-/// bpf(2).
-///
-/// # Safety
-/// The attributes are the command's, and what they point to lives and may be read or written as it does.
-unsafe fn bpf(command: bpf_cmd, attributes: &bpf_attr) -> io::Result<i32> {
-    // SAFETY: a live struct of that size; the rest is the caller's promise.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw const *attributes, size_of::<bpf_attr>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

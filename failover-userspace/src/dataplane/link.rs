@@ -4,21 +4,17 @@
 //!
 //! Deliberately absent: attaching (`dataplane`), and what follows from what was seen (`fence`).
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, statat};
 
-use super::tc;
+use super::{bpf, tc};
 use crate::interface::Interface;
 
-/// Commands of bpf(2).
-const BPF_OBJ_PIN: libc::c_int = 6;
-const BPF_OBJ_GET: libc::c_int = 7;
+/// Of bpf(2).
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 /// `enum bpf_link_type`.
 const BPF_LINK_TYPE_XDP: u32 = 6;
@@ -72,7 +68,7 @@ impl Attachment {
     /// # Errors
     /// Those of bpf(2) and of the file system.
     pub fn of(pin: &Path) -> io::Result<Option<Self>> {
-        let fd = open(pin)?;
+        let fd = bpf::open(pin)?;
         let hook = hook(&fd)?;
         let Info { id, program_id, ifindex, .. } = info(&fd)?;
         Ok(hook.map(|hook| match hook {
@@ -122,14 +118,6 @@ struct Info {
     _rest: [u32; 27],
 }
 
-/// `bpf_attr` of the commands that name a path.
-#[repr(C)]
-struct PathAttributes {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
 /// `bpf_attr` of the command that asks for information.
 #[repr(C)]
 struct InfoAttributes {
@@ -144,7 +132,7 @@ impl Link {
     /// # Errors
     /// Those of bpf(2) and of the file system.
     pub fn open(pin: &Path, ifindex: u32, program_id: u32) -> io::Result<Self> {
-        let (fd, directory) = (open(pin)?, open_directory(pin)?);
+        let (fd, directory) = (bpf::open(pin)?, open_directory(pin)?);
         let hook = hook(&fd)?.ok_or_else(|| io::Error::other("it holds no program on an interface"))?;
         Ok(Self { fd, hook, pin: pin.to_path_buf(), directory, place: place(CWD, pin)?, ifindex, program_id })
     }
@@ -194,29 +182,11 @@ impl Link {
         }
         // Whatever has the name now is not this link.
         let _ = fs::remove_file(&self.pin);
-        pin(&self.fd, &self.pin)?;
+        bpf::pin(&self.fd, &self.pin)?;
         self.directory = open_directory(&self.pin)?;
         self.place = place(CWD, &self.pin)?;
         Ok(())
     }
-}
-
-fn open(pin: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let attributes = PathAttributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    let fd = bpf(BPF_OBJ_GET, &attributes)?;
-    // SAFETY: the kernel has just made this descriptor, for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Pins a link, or a program.
-///
-/// # Errors
-/// Those of bpf(2).
-pub(super) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let fd = object.as_fd().as_raw_fd() as u32;
-    bpf(BPF_OBJ_PIN, &PathAttributes { path: path.as_ptr() as u64, fd, flags: 0 }).map(drop)
 }
 
 /// What a pinned thing holds a program by. Links and programs are numbered and described alike, but have different files.
@@ -236,7 +206,9 @@ fn hook(fd: &OwnedFd) -> io::Result<Option<Hook>> {
 fn info(link: &OwnedFd) -> io::Result<Info> {
     let mut info = Info::default();
     let (fd, len) = (link.as_raw_fd() as u32, size_of::<Info>() as u32);
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &InfoAttributes { fd, len, info: (&raw mut info) as u64 })?;
+    let attributes = InfoAttributes { fd, len, info: (&raw mut info) as u64 };
+    // SAFETY: the attributes are this command's, and it writes no more than there is room for.
+    unsafe { bpf::call(BPF_OBJ_GET_INFO_BY_FD, &attributes) }?;
     Ok(info)
 }
 
@@ -248,11 +220,4 @@ fn open_directory(pin: &Path) -> io::Result<OwnedFd> {
 fn place(directory: impl AsFd, path: &Path) -> io::Result<(u64, u64)> {
     let stat = statat(directory, path, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok((stat.st_dev, stat.st_ino))
-}
-
-/// bpf(2), which no library of ours offers for links.
-fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the pointer is to a live struct of that size, as the command takes it; what it points to lives in the caller.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

@@ -6,6 +6,7 @@
 
 mod attach;
 pub mod bound;
+mod bpf;
 mod entries;
 pub mod link;
 pub mod maps;

@@ -18,9 +18,11 @@ use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle, qdisc_add_clsact,
 };
 use aya::programs::{ProgramError, SchedClassifier};
+use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
 
-use super::link;
+use super::bpf;
+use crate::attributes::attribute;
 
 /// The program's name in the object, and the kernel's of it.
 pub const PROGRAM: &str = "failover_tc";
@@ -43,7 +45,7 @@ pub(super) fn attach(program: &mut SchedClassifier, interface: &str, pin: &Path)
         let link = FdLink::try_from(program.take_link(id)?)?;
         link.pin(&next).with_context(|| format!("pinning the link at {}", next.display()))?;
     } else {
-        let pinned = link::pin(program.fd()?, &next);
+        let pinned = bpf::pin(program.fd()?, &next);
         pinned.with_context(|| format!("pinning the program at {}", next.display()))?;
         attach_filter(program, interface)?;
     }
@@ -151,8 +153,7 @@ fn interfaces() -> io::Result<Vec<(u32, String)>> {
 }
 
 fn index(interface: &str) -> io::Result<u32> {
-    let found = interfaces()?.into_iter().find(|(_, name)| name == interface);
-    found.map(|(index, _)| index).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    Ok(name_to_index(&socket(AddressFamily::INET, SocketType::DGRAM, None)?, interface)?)
 }
 
 // rtnetlink(7), in this machine's byte order.
@@ -206,21 +207,6 @@ fn program_in(answer: &[u8]) -> io::Result<Option<u32>> {
         }
         _ => Err(io::Error::other("the kernel answered a question for a filter with something else")),
     }
-}
-
-/// The first attribute of that kind: each has its length and kind in four bytes, and begins at a multiple of four.
-fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    /// NLA_TYPE_MASK.
-    const KIND: u16 = 0x3fff;
-    while let [len_0, len_1, kind_0, kind_1, ..] = *attributes {
-        let len = usize::from(u16::from_ne_bytes([len_0, len_1]));
-        let value = attributes.get(4..len)?;
-        if u16::from_ne_bytes([kind_0, kind_1]) & KIND == kind {
-            return Some(value);
-        }
-        attributes = attributes.get(len.next_multiple_of(4)..)?;
-    }
-    None
 }
 
 #[cfg(test)]
